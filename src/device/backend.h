@@ -1,0 +1,96 @@
+#pragma once
+// THE device contract. The graph and the engine reach a device through this class alone; nothing outside src/device/<x>/ includes that
+// folder's headers. A Backend is used by one thread at a time (the step thread, or eager calls under its mutex).
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/tensor.h"
+#include "device/op.h"
+#include "device/step.h"
+
+namespace fastllm::device {
+
+struct DeviceOptions {
+  int threads = 0;  // CPU worker threads, the calling one included; 0: one per core this process may use
+};
+
+struct DeviceInfo {
+  std::string name;         // "cpu", "cuda:0"
+  std::string description;  // "AMD EPYC, avx512 kernels, 2 threads"
+  std::string isa;          // "portable", "avx2", "avx512", "sm_90a"
+  std::int64_t memory_total = 0;
+  std::int64_t memory_free = 0;
+  int threads = 0;
+};
+
+// One row block of a Linear's weight: [N_i, K] of a dense dtype (quantised formats add a variant here), with its bias [N_i] or none.
+// Several parts make one product whose outputs lie side by side (QKV, gate/up): no copy is made on the CPU.
+struct LinearPart {
+  core::Tensor weight;
+  core::Tensor bias;  // undefined: none
+};
+
+// A Linear's weight in the form the backend's kernels read. Dense CPU weights stay where they are mapped.
+class PackedLinear {
+ public:
+  virtual ~PackedLinear() = default;
+  std::int64_t in_features = 0;   // K
+  std::int64_t out_features = 0;  // N, all parts together
+  std::size_t bytes = 0;          // memory read by one product
+};
+
+struct OpCall {
+  const Op& op;
+  std::span<const View> in;
+  std::span<const View> out;
+  const PackedLinear* linear = nullptr;  // for Linear
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual const DeviceInfo& info() const = 0;
+  virtual core::DType activation_dtype(core::DType weights) const = 0;  // float32 on the CPU
+
+  virtual std::shared_ptr<core::Storage> allocate(std::size_t bytes) = 0;
+  virtual void copy_in(void* device_to, const void* host_from, std::size_t bytes) = 0;
+  virtual void copy_out(void* host_to, const void* device_from, std::size_t bytes) = 0;
+  virtual core::Tensor place(const core::Tensor& host) = 0;  // on this device; the same tensor where host memory is the device's
+
+  // Error(dtype_error/shape_error) for a weight no kernel can read. Keeps its parts' storage alive.
+  virtual std::unique_ptr<PackedLinear> pack_linear(std::span<const LinearPart> parts) = 0;
+
+  // Runs one op. `step` may be null for ops that need none. Shapes were checked by graph/infer; backends check only what they alone
+  // know (dtype support). Returns when queued (GPU) or done (CPU).
+  virtual void run(const OpCall& call, const StepView* step) = 0;
+  virtual void synchronize() = 0;
+
+  std::mutex& mutex() { return mutex_; }  // eager callers hold it during run()
+
+ private:
+  std::mutex mutex_;
+};
+
+// "cpu", "null", "cuda", "cuda:1", "auto". Error(device_not_available) says why not: not built, no driver, no such device.
+// Each call makes a new CPU backend with its own threads; GPU backends are shared per device.
+std::shared_ptr<Backend> open_device(std::string_view name, const DeviceOptions& options = {});
+
+struct DeviceReport {
+  std::string name;
+  bool available = false;
+  std::string why;  // description, or the reason it is not available
+};
+std::vector<DeviceReport> list_devices();
+
+// Factories, one per folder; device.cpp is their only caller.
+std::shared_ptr<Backend> make_cpu_backend(const DeviceOptions& options);
+std::shared_ptr<Backend> make_null_backend(const DeviceOptions& options);
+
+}  // namespace fastllm::device

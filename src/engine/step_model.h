@@ -1,0 +1,48 @@
+#pragma once
+// What the engine needs of a model: run one step, give logits. graph::Program is one; tests bring others. The engine knows no file
+// format, no architecture and no Python.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+#include "device/backend.h"
+#include "device/step.h"
+
+namespace fastllm::engine {
+
+struct KvSpec {  // one attention layer's cache
+  int kv_heads = 0;
+  int head_dim = 0;
+  int v_head_dim = 0;
+  int window = 0;  // > 0: only the last `window` tokens are ever read
+  core::DType dtype = core::DType::f32;
+};
+
+struct StepLimits {
+  int max_tokens = 0;     // T
+  int max_rows = 0;       // R
+  int max_sequences = 0;  // S
+};
+
+class StepModel {
+ public:
+  virtual ~StepModel() = default;
+  virtual int vocab_size() const = 0;      // columns of the logits
+  virtual int context_length() const = 0;  // most positions it was made for
+  virtual bool length_dependent_rope() const = 0;  // prefix reuse must not cross rope_len's threshold (see prefix_cache)
+  virtual int rope_original_max() const { return 0; }
+  virtual std::span<const KvSpec> kv_layers() const = 0;
+  virtual const std::shared_ptr<device::Backend>& backend() const = 0;
+  virtual std::size_t weight_bytes() const = 0;
+  virtual void reserve(const StepLimits& limits) = 0;  // allocates all a step needs; run() allocates nothing after it
+
+  // logits [R, vocab] float32 in host memory, valid until the next call. May throw core::Error.
+  virtual std::span<float> run(const device::StepView& step) = 0;
+};
+
+}  // namespace fastllm::engine
