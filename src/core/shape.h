@@ -9,7 +9,7 @@
 
 namespace fastllm::core {
 
-inline constexpr int kMaxRank = 6;
+constexpr int kMaxRank = 6;
 
 class Shape {
  public:
