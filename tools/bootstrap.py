@@ -1,0 +1,210 @@
+"""Behind `make`: check the machine, build, install, then run the demo, the tests, the linters or the benchmarks.
+
+Standard library only, for it runs before anything is installed. `python tools/bootstrap.py doctor` just looks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from house import doctor, stamps, steps
+from house.stamps import ROOT
+from house.steps import StepFailed, say
+
+QUESTION = "Why is the sky blue?"
+SANITIZED_BY_TSAN = "engine|kv|cpu|device|core"  # the folders of tests/cpp in which threads meet
+
+
+def _checked_compiler() -> str:
+    findings = doctor.examine()
+    if not doctor.report(findings, quiet=True):
+        raise StepFailed("[doctor] something that fastllm is built with is missing; see above.")
+    compiler = next(finding.found for finding in findings if finding.what == "C++20 compiler")
+    assert compiler is not None  # report() said so
+    return compiler
+
+
+def run_doctor(_: list[str]) -> int:
+    return 0 if doctor.report(doctor.examine()) else 1
+
+
+def run_demo(arguments: list[str]) -> int:
+    question = " ".join(arguments) or QUESTION
+    built = steps.wheel(_checked_compiler(), with_tests=False)
+    folder, _ = steps.install_wheel(".venv", built)
+    say(f'fastllm run "{question}"')
+    # Away from the working tree, so that what answers is what was installed.
+    with tempfile.TemporaryDirectory(prefix="fastllm-demo-") as elsewhere:
+        steps.run([folder / "bin" / "fastllm", "run", question], cwd=Path(elsewhere))
+    say("that was the bundled demo model, running on this CPU")
+    print("    ask it something     make demo ARGS='Tell me a story about a fox.'")
+    print("    talk with it         .venv/bin/fastllm chat")
+    print(
+        "    use it from Python   .venv/bin/python -m asyncio    (then: import fastllm; model = fastllm.load('demo'))"
+    )
+    return 0
+
+
+def _ctest(folder: Path, *arguments: str) -> bool:
+    say(f"C++ tests in {folder.relative_to(ROOT)}")
+    ctest = ROOT / ".venv-build" / "bin" / "ctest"
+    command = [str(ctest), "--test-dir", str(folder), "--output-on-failure", "-j", str(steps.jobs()), *arguments]
+    return subprocess.run([*command, "--no-tests=error"], check=False).returncode == 0
+
+
+def _pytest(folder: Path, *arguments: str) -> bool:
+    say("Python tests")
+    environment = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", FASTLLM_ROOT=str(ROOT))
+    environment.pop("PYTHONPATH", None)
+    command = [str(folder / "bin" / "pytest"), *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
+
+
+def _test_environment(*, compiler: str) -> tuple[Path, str]:
+    built = steps.wheel(compiler, with_tests=True)
+    folder, fresh = steps.install_wheel(".venv-test", built, "[test]")
+    noted = {} if fresh else stamps.read("parity")
+    if noted.get("why_not") != "":
+        noted = {"why_not": steps.parity_packages(folder)}
+        stamps.write("parity", **noted)
+    return folder, noted["why_not"]
+
+
+def run_tests(arguments: list[str], *, everything: bool = False) -> int:
+    compiler = _checked_compiler()
+    folder, why_no_parity = _test_environment(compiler=compiler)
+    passed = {"C++ tests": _ctest(steps.wheel_build_folder())}
+    if everything:
+        passed["C++ tests, ASan and UBSan"] = _ctest(steps.sanitized_build(compiler, "address,undefined"))
+        passed["C++ tests, TSan"] = _ctest(steps.sanitized_build(compiler, "thread"), "-L", SANITIZED_BY_TSAN)
+    if why_no_parity:
+        print(f"\n!!! THE PARITY TESTS WILL SKIP: {why_no_parity}.", flush=True)
+    passed["Python tests"] = _pytest(folder, *([] if everything else ["-m", "not slow"]), *arguments)
+    print(flush=True)
+    for name, ok in passed.items():
+        print(f"    {'passed' if ok else 'FAILED'}  {name}", flush=True)
+    return 0 if all(passed.values()) else 1
+
+
+def run_all_tests(arguments: list[str]) -> int:
+    return run_tests(arguments, everything=True)
+
+
+def _lint_environment() -> Path:
+    """The test environment when it is there; else just the linters, without building anything."""
+    name, key = ".venv-lint", stamps.digest(["pyproject.toml"])
+    folder, ready = steps.environment(name, key)
+    if not ready:
+        say("getting ruff, mypy and clang-format")
+        steps.pip(
+            folder, "install", "ruff>=0.9", "mypy>=1.15", "clang-format>=18", "numpy", "anyio", "jinja2", "pytest"
+        )
+        steps.environment_ready(name, key)
+    return folder
+
+
+def _cpp_files() -> list[str]:
+    return [str(path) for folder in ("src", "tests/cpp") for path in sorted((ROOT / folder).rglob("*.[ch]*"))]
+
+
+def run_lint(_: list[str]) -> int:
+    tools = _lint_environment() / "bin"
+    passed = {}
+    for name, command in {
+        "ruff check": [tools / "ruff", "check", "."],
+        "ruff format": [tools / "ruff", "format", "--check", "."],
+        "mypy --strict": [tools / "mypy"],
+        "clang-format": [tools / "clang-format", "--dry-run", "--Werror", *_cpp_files()],
+    }.items():
+        say(name)
+        passed[name] = subprocess.run([str(word) for word in command], cwd=ROOT, check=False).returncode == 0
+    print()
+    for name, ok in passed.items():
+        print(f"    {'passed' if ok else 'FAILED'}  {name}")
+    return 0 if all(passed.values()) else 1
+
+
+def run_format(_: list[str]) -> int:
+    tools = _lint_environment() / "bin"
+    steps.run([tools / "ruff", "check", "--fix-only", "--quiet", "."])
+    steps.run([tools / "ruff", "format", "."])
+    steps.run([tools / "clang-format", "-i", *_cpp_files()])
+    return 0
+
+
+def run_bench(arguments: list[str]) -> int:
+    if not (ROOT / "benchmarks" / "__main__.py").exists():
+        raise StepFailed("[bench] this version has no benchmarks/__main__.py, so there is nothing to run.")
+    built = steps.wheel(_checked_compiler(), with_tests=False)
+    folder, fresh = steps.install_wheel(".venv-bench", built)
+    if fresh:
+        why_not = steps.parity_packages(folder)
+        if why_not:
+            print(f"!!! transformers is left out of the comparison: {why_not}.")
+        try:
+            steps.pip(folder, "install", "llama-cpp-python>=0.3")
+        except StepFailed as error:
+            print(f"!!! llama.cpp is left out of the comparison: {error}")
+    say("benchmarks")
+    # -P-like isolation: the folder benchmarks/ must be importable, the working tree's fastllm must not.
+    with tempfile.TemporaryDirectory(prefix="fastllm-bench-") as elsewhere:
+        (Path(elsewhere) / "benchmarks").symlink_to(ROOT / "benchmarks")
+        environment = {"FASTLLM_ROOT": str(ROOT)}
+        steps.run([folder / "bin" / "python", "-m", "benchmarks", *arguments], cwd=Path(elsewhere), env=environment)
+    return 0
+
+
+def run_clean(_: list[str]) -> int:
+    for name in ("build", "dist", ".stamps", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"):
+        shutil.rmtree(ROOT / name, ignore_errors=True)
+    for folder in ROOT.glob(".venv*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in [path for part in ("fastllm", "tests", "tools") for path in (ROOT / part).rglob("__pycache__")]:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+GOALS: dict[str, Callable[[list[str]], int]] = {
+    "doctor": run_doctor,
+    "demo": run_demo,
+    "test": run_tests,
+    "test-all": run_all_tests,
+    "lint": run_lint,
+    "format": run_format,
+    "bench": run_bench,
+    "clean": run_clean,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Build, try and test fastllm (see `make help`).")
+    parser.add_argument("goal", choices=sorted(GOALS))
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on, e.g. to pytest")
+    options = parser.parse_args()
+    started = time.monotonic()
+    try:
+        code = GOALS[options.goal](options.arguments)
+    except StepFailed as error:
+        print(f"\n{error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        code = 130
+    if options.goal not in ("doctor", "clean"):
+        outcome = "done" if code == 0 else "not done"
+        print(f"\nmake {options.goal}: {outcome} in {time.monotonic() - started:.0f} s", flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""The steps that the goals of `make` are made of: environments, the wheel, C++ builds, torch for the parity tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from . import stamps
+from .stamps import ROOT
+
+TAG = f"cp{sys.version_info.major}{sys.version_info.minor}"
+BUILD_TOOLS = ("cmake>=3.25", "ninja>=1.11", "scikit-build-core>=0.10", "pybind11>=3.0")
+
+
+class StepFailed(Exception):
+    """A step did not work; the message says which and what to do."""
+
+
+def say(text: str) -> None:
+    """Print a headline of progress, with the time since the start."""
+    print(f"\n==> [{time.monotonic() - _START:5.0f} s] {text}", flush=True)
+
+
+_START = time.monotonic()
+
+
+def run(
+    command: Sequence[str | Path], *, cwd: Path = ROOT, env: Mapping[str, str] | None = None, hint: str = ""
+) -> None:
+    """Run a command with its output shown.
+
+    Raises:
+        StepFailed: It ended with another exit code than 0, or could not be started.
+    """
+    words = [str(word) for word in command]
+    try:
+        code = subprocess.run(words, cwd=cwd, env=dict(os.environ, **(env or {})), check=False).returncode
+    except OSError as error:
+        raise StepFailed(f"[run] {words[0]} could not be started: {error}.") from error
+    if code != 0:
+        raise StepFailed(f"[run] `{' '.join(words)[:200]}` ended with {code}. {hint}".rstrip())
+
+
+def jobs() -> int:
+    """Parallel compile jobs: the cores this process may use, and 1.5 GiB of memory for each."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        memory = 4 << 30
+    return max(1, min(cores, memory // (3 << 29)))
+
+
+def interpreter(folder: Path) -> Path:
+    """The Python of a virtual environment."""
+    return folder / "bin" / "python"
+
+
+def pip(folder: Path, *arguments: str | Path, hint: str = "") -> None:
+    """Run pip of an environment; its progress bars only on a terminal."""
+    bar = [] if sys.stdout.isatty() else ["--progress-bar", "off"]
+    run(
+        [interpreter(folder), "-m", "pip", "--disable-pip-version-check", *arguments, *bar],
+        hint=hint or "Is the package index reachable?",
+    )
+
+
+def environment(name: str, key: str) -> tuple[Path, bool]:
+    """A virtual environment of this Python below the repository.
+
+    Args:
+        name: Its folder, e.g. ".venv-test".
+        key: What it should hold; another key, or another Python, makes a fresh one.
+
+    Returns:
+        The folder, and whether it is as the key says already. If not, it is fresh and empty; call
+        `environment_ready` once it is filled.
+    """
+    folder = ROOT / name
+    wanted = {"key": key, "python": f"{sys.executable} {sys.version}"}
+    if stamps.read(f"env{name}") == wanted and interpreter(folder).exists():
+        return folder, True
+    stamps.forget(f"env{name}")
+    shutil.rmtree(folder, ignore_errors=True)
+    run([sys.executable, "-m", "venv", folder], hint="The venv module of this Python does not work.")
+    return folder, False
+
+
+def environment_ready(name: str, key: str) -> None:
+    """Note that the environment holds what its key says."""
+    stamps.write(f"env{name}", key=key, python=f"{sys.executable} {sys.version}")
+
+
+def build_environment() -> Path:
+    """An environment with CMake, ninja, scikit-build-core and pybind11 (`.venv-build`)."""
+    name, key = ".venv-build", stamps.digest([], *BUILD_TOOLS)
+    folder, ready = environment(name, key)
+    if not ready:
+        say("getting the build tools: CMake, ninja, scikit-build-core, pybind11")
+        pip(folder, "install", *BUILD_TOOLS)
+        environment_ready(name, key)
+    return folder
+
+
+def _compiler_environment(tools: Path, compiler: str) -> dict[str, str]:
+    return {
+        "PATH": f"{tools / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
+        "CXX": compiler,
+        "CMAKE_GENERATOR": "Ninja",
+        "CMAKE_BUILD_PARALLEL_LEVEL": str(jobs()),
+    }
+
+
+def wheel(compiler: str, *, with_tests: bool) -> Path:
+    """Build the wheel for this Python, and the C++ tests with it when asked; both share one build folder.
+
+    Returns:
+        The wheel's path. Nothing is done when no file that it is made of has changed.
+    """
+    name = f"wheel-{TAG}"
+    inputs = [*stamps.PACKAGE_INPUTS, "tests/cpp"] if with_tests else list(stamps.PACKAGE_INPUTS)
+    key = stamps.digest(inputs, compiler, sys.version)
+    noted = stamps.read(name + ("-tests" if with_tests else ""))
+    if noted.get("key") == key and Path(noted["wheel"]).exists():
+        say(f"the native engine is built already: {Path(noted['wheel']).name}")
+        return Path(noted["wheel"])
+    tools = build_environment()
+    say(
+        f"building the native engine with {compiler}, {jobs()} at a time"
+        + (", and the C++ tests" if with_tests else "")
+    )
+    out = ROOT / "dist" / TAG
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    settings: dict[str, str | list[str]] = {}
+    if with_tests:
+        settings = {"cmake.define.FASTLLM_TESTS": "ON", "build.targets": "_core;fastllm_tests"}
+    # The standard build hook, called in this process's child so that the compiler's progress is seen as it happens.
+    program = (
+        "import json, sys, scikit_build_core.build as backend\n"
+        "backend.build_wheel(sys.argv[1], json.loads(sys.argv[2]))\n"
+    )
+    run(
+        [interpreter(tools), "-c", program, out, json.dumps(settings)],
+        env=_compiler_environment(tools, compiler),
+        hint="The lines above hold the compiler's message.",
+    )
+    built = next(out.glob("fastllm-*.whl"))
+    stamps.write(name, key=stamps.digest(stamps.PACKAGE_INPUTS, compiler, sys.version), wheel=str(built))
+    if with_tests:
+        stamps.write(name + "-tests", key=key, wheel=str(built))
+    return built
+
+
+def wheel_build_folder() -> Path:
+    """Where the C++ tests of the last `wheel(with_tests=True)` are."""
+    return next((ROOT / "build").glob(f"{TAG}-{TAG}*"))
+
+
+def sanitized_build(compiler: str, sanitize: str) -> Path:
+    """Build the C++ tests with sanitizers ("address,undefined" or "thread"), without Python."""
+    tools = build_environment()
+    folder = ROOT / "build" / ("san-" + sanitize.replace(",", "-"))
+    say(f"building the C++ tests with -fsanitize={sanitize}")
+    env = _compiler_environment(tools, compiler)
+    run(
+        [
+            tools / "bin" / "cmake",
+            *("-S", ROOT, "-B", folder),
+            *("-DFASTLLM_PYTHON=OFF", "-DFASTLLM_TESTS=ON", f"-DFASTLLM_SANITIZE={sanitize}"),
+        ],
+        env=env,
+    )
+    run([tools / "bin" / "cmake", "--build", folder, "--target", "fastllm_tests"], env=env)
+    return folder
+
+
+def install_wheel(name: str, built: Path, extras: str = "") -> tuple[Path, bool]:
+    """An environment that holds the wheel and nothing of the working tree.
+
+    When only the wheel changed, it alone is replaced, so that a one-line change does not fetch everything anew.
+
+    Returns:
+        The environment, and whether its dependencies were installed afresh.
+    """
+    key = stamps.digest(["pyproject.toml"], extras)
+    folder, ready = environment(name, key)
+    content = stamps.digest([str(built.relative_to(ROOT))])
+    if ready and stamps.read(f"wheel{name}").get("content") == content:
+        return folder, False
+    if ready:
+        say(f"putting the new build into {name}")
+        pip(folder, "install", "--quiet", "--no-deps", "--force-reinstall", built)
+    else:
+        say(f"making a fresh environment, {name}, and installing {built.name}{extras} into it")
+        pip(folder, "install", f"{built}{extras}")
+        environment_ready(name, key)
+    stamps.write(f"wheel{name}", content=content)
+    return folder, not ready
+
+
+def parity_packages(folder: Path) -> str:
+    """Install torch (CPU) and transformers, which the parity tests compare with, if that can be had at a decent size.
+
+    The index decides which build of torch is served. One that drags in NVIDIA's libraries is gigabytes of download
+    for nothing here, so it is taken only when FASTLLM_TORCH=any says so; FASTLLM_TORCH_INDEX names an index to take
+    torch from instead. Without torch the parity tests skip, and say so.
+
+    Returns:
+        The empty string when both can be imported, else the reason why not.
+    """
+    check = [str(interpreter(folder)), "-c", "import torch, transformers"]
+    if subprocess.run(check, capture_output=True, check=False).returncode == 0:
+        return ""
+    say("getting torch (CPU) and transformers, which the parity tests compare with")
+    index = os.environ.get("FASTLLM_TORCH_INDEX")
+    source = ["--index-url", index] if index else []
+    report = subprocess.run(
+        [interpreter(folder), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--dry-run"]
+        + ["--report", "-", *source, "torch>=2.4"],
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    if report.returncode != 0:
+        return "pip finds no torch for this Python and machine"
+    chosen = {
+        item["metadata"]["name"].lower(): item["metadata"]["version"] for item in json.loads(report.stdout)["install"]
+    }
+    gpu = sorted(name for name in chosen if name.startswith(("nvidia-", "cuda-")) or name == "triton")
+    if gpu and os.environ.get("FASTLLM_TORCH") != "any":
+        return (
+            f"the torch {chosen.get('torch')} that pip would take needs {len(gpu)} GPU packages ({gpu[0]}, ...), gigabytes "
+            "that these tests have no use for; set FASTLLM_TORCH_INDEX to an index of CPU builds, or FASTLLM_TORCH=any"
+        )
+    try:
+        if "torch" in chosen:
+            pip(folder, "install", *source, f"torch=={chosen['torch']}")
+        pip(folder, "install", "transformers>=5")
+    except StepFailed as error:
+        return str(error)
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else "torch was installed but does not import: " + done.stderr.strip()[-200:]
