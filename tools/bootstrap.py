@@ -19,16 +19,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from house import doctor, stamps, steps
 from house.stamps import ROOT
-from house.steps import StepFailed, say
+from house.steps import StepError, say
 
 QUESTION = "Why is the sky blue?"
+LINTERS = ("ruff>=0.9", "mypy>=1.15", "clang-format>=18", "numpy", "anyio", "jinja2", "pytest")
 SANITIZED_BY_TSAN = "engine|kv|cpu|device|core"  # the folders of tests/cpp in which threads meet
 
 
 def _checked_compiler() -> str:
     findings = doctor.examine()
     if not doctor.report(findings, quiet=True):
-        raise StepFailed("[doctor] something that fastllm is built with is missing; see above.")
+        raise StepError("[doctor] something that fastllm is built with is missing; see above.")
     compiler = next(finding.found for finding in findings if finding.what == "C++20 compiler")
     assert compiler is not None  # report() said so
     return compiler
@@ -49,9 +50,7 @@ def run_demo(arguments: list[str]) -> int:
     say("that was the bundled demo model, running on this CPU")
     print("    ask it something     make demo ARGS='Tell me a story about a fox.'")
     print("    talk with it         .venv/bin/fastllm chat")
-    print(
-        "    use it from Python   .venv/bin/python -m asyncio    (then: import fastllm; model = fastllm.load('demo'))"
-    )
+    print("    use it from Python   .venv/bin/python -m asyncio   (import fastllm; model = fastllm.load('demo'))")
     return 0
 
 
@@ -101,14 +100,12 @@ def run_all_tests(arguments: list[str]) -> int:
 
 
 def _lint_environment() -> Path:
-    """The test environment when it is there; else just the linters, without building anything."""
-    name, key = ".venv-lint", stamps.digest(["pyproject.toml"])
+    """The linters and what they must see of other packages; nothing is built."""
+    name, key = ".venv-lint", stamps.digest(["pyproject.toml"], *LINTERS)
     folder, ready = steps.environment(name, key)
     if not ready:
         say("getting ruff, mypy and clang-format")
-        steps.pip(
-            folder, "install", "ruff>=0.9", "mypy>=1.15", "clang-format>=18", "numpy", "anyio", "jinja2", "pytest"
-        )
+        steps.pip(folder, "install", *LINTERS)
         steps.environment_ready(name, key)
     return folder
 
@@ -120,14 +117,15 @@ def _cpp_files() -> list[str]:
 def run_lint(_: list[str]) -> int:
     tools = _lint_environment() / "bin"
     passed = {}
-    for name, command in {
-        "ruff check": [tools / "ruff", "check", "."],
-        "ruff format": [tools / "ruff", "format", "--check", "."],
-        "mypy --strict": [tools / "mypy"],
-        "clang-format": [tools / "clang-format", "--dry-run", "--Werror", *_cpp_files()],
-    }.items():
+    commands = {
+        "ruff check": ["ruff", "check", "."],
+        "ruff format": ["ruff", "format", "--check", "."],
+        "mypy --strict": ["mypy"],
+        "clang-format": ["clang-format", "--dry-run", "--Werror", *_cpp_files()],
+    }
+    for name, (program, *arguments) in commands.items():
         say(name)
-        passed[name] = subprocess.run([str(word) for word in command], cwd=ROOT, check=False).returncode == 0
+        passed[name] = subprocess.run([str(tools / program), *arguments], cwd=ROOT, check=False).returncode == 0
     print()
     for name, ok in passed.items():
         print(f"    {'passed' if ok else 'FAILED'}  {name}")
@@ -144,7 +142,7 @@ def run_format(_: list[str]) -> int:
 
 def run_bench(arguments: list[str]) -> int:
     if not (ROOT / "benchmarks" / "__main__.py").exists():
-        raise StepFailed("[bench] this version has no benchmarks/__main__.py, so there is nothing to run.")
+        raise StepError("[bench] this version has no benchmarks/__main__.py, so there is nothing to run.")
     built = steps.wheel(_checked_compiler(), with_tests=False)
     folder, fresh = steps.install_wheel(".venv-bench", built)
     if fresh:
@@ -153,7 +151,7 @@ def run_bench(arguments: list[str]) -> int:
             print(f"!!! transformers is left out of the comparison: {why_not}.")
         try:
             steps.pip(folder, "install", "llama-cpp-python>=0.3")
-        except StepFailed as error:
+        except StepError as error:
             print(f"!!! llama.cpp is left out of the comparison: {error}")
     say("benchmarks")
     # -P-like isolation: the folder benchmarks/ must be importable, the working tree's fastllm must not.
@@ -194,7 +192,7 @@ def main() -> int:
     started = time.monotonic()
     try:
         code = GOALS[options.goal](options.arguments)
-    except StepFailed as error:
+    except StepError as error:
         print(f"\n{error}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:

@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         bad += len(found)
     if bad:
         print(
-            f"[isa_symbols] {bad} symbols lie outside {options.namespace} and could be shared with code for other CPUs. "
+            f"[isa_symbols] {bad} symbols lie outside {options.namespace}: code for other CPUs could get these. "
             f"Make them static, put them into the namespace, or move them out of kernel files (cmake/CpuIsa.cmake)."
         )
         return 1

@@ -144,9 +144,7 @@ def compile_probe(compiler: str) -> str:
 def find_compiler() -> tuple[str | None, str]:
     """The first C++ compiler that compiles the probe, as ``(command, "")``, or ``(None, why not)``."""
     asked = os.environ.get("CXX")
-    candidates = (
-        [asked] if asked else ["c++", "g++", "g++-14", "g++-13", "g++-12", "clang++", "clang++-18", "clang++-16"]
-    )
+    candidates = [asked] if asked else ["c++", "g++", "g++-14", "g++-13", "g++-12", "clang++", "clang++-18"]
     problems = []
     for candidate in candidates:
         if shutil.which(candidate.split()[0]) is None:

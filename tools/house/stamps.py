@@ -18,7 +18,7 @@ PACKAGE_INPUTS = ("pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", "c
 
 
 def digest(paths: Iterable[str], *extra: str) -> str:
-    """SHA-256 over names and contents of files and of all files below folders (relative to the repository), and texts."""
+    """SHA-256 over texts, and over names and contents of files and of all files below folders of the repository."""
     total = hashlib.sha256()
     for text in extra:
         total.update(f"text {len(text)}\n{text}".encode())

@@ -18,7 +18,7 @@ TAG = f"cp{sys.version_info.major}{sys.version_info.minor}"
 BUILD_TOOLS = ("cmake>=3.25", "ninja>=1.11", "scikit-build-core>=0.10", "pybind11>=3.0")
 
 
-class StepFailed(Exception):
+class StepError(Exception):
     """A step did not work; the message says which and what to do."""
 
 
@@ -36,15 +36,15 @@ def run(
     """Run a command with its output shown.
 
     Raises:
-        StepFailed: It ended with another exit code than 0, or could not be started.
+        StepError: It ended with another exit code than 0, or could not be started.
     """
     words = [str(word) for word in command]
     try:
         code = subprocess.run(words, cwd=cwd, env=dict(os.environ, **(env or {})), check=False).returncode
     except OSError as error:
-        raise StepFailed(f"[run] {words[0]} could not be started: {error}.") from error
+        raise StepError(f"[run] {words[0]} could not be started: {error}.") from error
     if code != 0:
-        raise StepFailed(f"[run] `{' '.join(words)[:200]}` ended with {code}. {hint}".rstrip())
+        raise StepError(f"[run] `{' '.join(words)[:200]}` ended with {code}. {hint}".rstrip())
 
 
 def jobs() -> int:
@@ -131,10 +131,8 @@ def wheel(compiler: str, *, with_tests: bool) -> Path:
         say(f"the native engine is built already: {Path(noted['wheel']).name}")
         return Path(noted["wheel"])
     tools = build_environment()
-    say(
-        f"building the native engine with {compiler}, {jobs()} at a time"
-        + (", and the C++ tests" if with_tests else "")
-    )
+    what = "the native engine and the C++ tests" if with_tests else "the native engine"
+    say(f"building {what} with {compiler}, {jobs()} files at a time")
     out = ROOT / "dist" / TAG
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -221,28 +219,25 @@ def parity_packages(folder: Path) -> str:
     say("getting torch (CPU) and transformers, which the parity tests compare with")
     index = os.environ.get("FASTLLM_TORCH_INDEX")
     source = ["--index-url", index] if index else []
+    dry_run = [str(interpreter(folder)), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--dry-run"]
     report = subprocess.run(
-        [interpreter(folder), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--dry-run"]
-        + ["--report", "-", *source, "torch>=2.4"],
-        stdout=subprocess.PIPE,
-        check=False,
+        [*dry_run, "--report", "-", *source, "torch>=2.4"], stdout=subprocess.PIPE, text=True, check=False
     )
     if report.returncode != 0:
         return "pip finds no torch for this Python and machine"
-    chosen = {
-        item["metadata"]["name"].lower(): item["metadata"]["version"] for item in json.loads(report.stdout)["install"]
-    }
+    planned = [item["metadata"] for item in json.loads(report.stdout)["install"]]
+    chosen = {metadata["name"].lower(): metadata["version"] for metadata in planned}
     gpu = sorted(name for name in chosen if name.startswith(("nvidia-", "cuda-")) or name == "triton")
     if gpu and os.environ.get("FASTLLM_TORCH") != "any":
         return (
-            f"the torch {chosen.get('torch')} that pip would take needs {len(gpu)} GPU packages ({gpu[0]}, ...), gigabytes "
+            f"the torch {chosen.get('torch')} that pip would take needs {len(gpu)} GPU packages ({gpu[0]} ...): gigabytes "
             "that these tests have no use for; set FASTLLM_TORCH_INDEX to an index of CPU builds, or FASTLLM_TORCH=any"
         )
     try:
         if "torch" in chosen:
             pip(folder, "install", *source, f"torch=={chosen['torch']}")
         pip(folder, "install", "transformers>=5")
-    except StepFailed as error:
+    except StepError as error:
         return str(error)
     done = subprocess.run(check, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else "torch was installed but does not import: " + done.stderr.strip()[-200:]
