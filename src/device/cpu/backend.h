@@ -1,0 +1,38 @@
+#pragma once
+// The CPU backend: owns the threads, the scratch memory and the choice of instruction set; checks what kernels cannot, then calls the
+// kernel of that set, or the scalar reference where no kernel fits the layout or dtype.
+
+#include <memory>
+
+#include "core/isa.h"
+#include "core/threads.h"
+#include "device/backend.h"
+
+namespace fastllm::cpu {
+
+class CpuBackend final : public device::Backend {
+ public:
+  // Error(invalid_config) when FASTLLM_ISA names a set that cannot run here.
+  explicit CpuBackend(const device::DeviceOptions& options);
+  CpuBackend(const device::DeviceOptions& options, core::Isa isa);
+  ~CpuBackend() override;
+
+  const device::DeviceInfo& info() const override { return info_; }
+  core::DType activation_dtype(core::DType) const override { return core::DType::f32; }
+  std::shared_ptr<core::Storage> allocate(std::size_t bytes) override;
+  void copy_in(void* device_to, const void* host_from, std::size_t bytes) override;
+  void copy_out(void* host_to, const void* device_from, std::size_t bytes) override;
+  core::Tensor place(const core::Tensor& host) override;
+  std::unique_ptr<device::PackedLinear> pack_linear(std::span<const device::LinearPart> parts) override;
+  void run(const device::OpCall& call, const device::StepView* step) override;
+  void synchronize() override {}
+
+  core::ThreadPool& threads() { return threads_; }
+
+ private:
+  core::ThreadPool threads_;
+  core::Isa isa_;
+  device::DeviceInfo info_;
+};
+
+}  // namespace fastllm::cpu
