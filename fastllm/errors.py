@@ -1,3 +1,5 @@
+# ruff: noqa: N818 - the names are public API; a tree of them reads better without the suffix
+
 """Every error fastllm raises, as one tree.
 
 Each class has a stable ``code`` (the same string in C++, in Python and in the server's HTTP answers), a ``hint`` that
