@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,11 @@ from .stamps import ROOT
 
 TAG = f"cp{sys.version_info.major}{sys.version_info.minor}"
 BUILD_TOOLS = ("cmake>=3.25", "ninja>=1.11", "scikit-build-core>=0.10", "pybind11>=3.0")
+
+# What the parity tests compare with: one known version, so that a difference is ours.
+PARITY_TORCH = "torch==2.13.*"
+PARITY_TRANSFORMERS = "transformers>=5,<6"
+_GPU_LIBRARIES = ("nvidia-cublas", "nvidia-cublas-cu12", "nvidia-cuda-runtime", "cuda-toolkit", "triton")
 
 
 class StepError(Exception):
@@ -206,9 +212,10 @@ def install_wheel(name: str, built: Path, extras: str = "") -> tuple[Path, bool]
 def parity_packages(folder: Path) -> str:
     """Install torch (CPU) and transformers, which the parity tests compare with, if that can be had at a decent size.
 
-    The index decides which build of torch is served. One that drags in NVIDIA's libraries is gigabytes of download
-    for nothing here, so it is taken only when FASTLLM_TORCH=any says so; FASTLLM_TORCH_INDEX names an index to take
-    torch from instead. Without torch the parity tests skip, and say so.
+    The package index decides which build of torch it serves. One that drags in NVIDIA's libraries is gigabytes for
+    nothing here, so a constraint forbids those and pip then takes a CPU build or none. FASTLLM_TORCH_INDEX names an
+    index of CPU builds to take torch from; FASTLLM_TORCH=any takes whatever comes. Without torch the parity tests skip,
+    and say so.
 
     Returns:
         The empty string when both can be imported, else the reason why not.
@@ -216,27 +223,22 @@ def parity_packages(folder: Path) -> str:
     check = [str(interpreter(folder)), "-c", "import torch, transformers"]
     if subprocess.run(check, capture_output=True, check=False).returncode == 0:
         return ""
-    say("getting torch (CPU) and transformers, which the parity tests compare with")
+    say("getting torch (a CPU build) and transformers, which the parity tests compare with")
     index = os.environ.get("FASTLLM_TORCH_INDEX")
     source = ["--index-url", index] if index else []
-    dry_run = [str(interpreter(folder)), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--dry-run"]
-    report = subprocess.run(
-        [*dry_run, "--report", "-", *source, "torch>=2.4"], stdout=subprocess.PIPE, text=True, check=False
-    )
-    if report.returncode != 0:
-        return "pip finds no torch for this Python and machine"
-    planned = [item["metadata"] for item in json.loads(report.stdout)["install"]]
-    chosen = {metadata["name"].lower(): metadata["version"] for metadata in planned}
-    gpu = sorted(name for name in chosen if name.startswith(("nvidia-", "cuda-")) or name == "triton")
-    if gpu and os.environ.get("FASTLLM_TORCH") != "any":
-        return (
-            f"the torch {chosen.get('torch')} that pip would take needs {len(gpu)} GPU packages ({gpu[0]} ...): gigabytes "
-            "that these tests have no use for; set FASTLLM_TORCH_INDEX to an index of CPU builds, or FASTLLM_TORCH=any"
-        )
+    with tempfile.TemporaryDirectory(prefix="fastllm-torch-") as scratch:
+        constraints = Path(scratch) / "no-gpu-libraries.txt"
+        anything = os.environ.get("FASTLLM_TORCH") == "any"
+        constraints.write_text("" if anything else "".join(f"{name}<0\n" for name in _GPU_LIBRARIES), encoding="utf-8")
+        try:
+            pip(folder, "install", "--constraint", constraints, *source, PARITY_TORCH)
+        except StepError:
+            return (
+                f"pip finds no CPU build of {PARITY_TORCH} for {TAG} here (builds that need NVIDIA's libraries are left; "
+                "FASTLLM_TORCH_INDEX=<an index of CPU builds> or FASTLLM_TORCH=any changes that)"
+            )
     try:
-        if "torch" in chosen:
-            pip(folder, "install", *source, f"torch=={chosen['torch']}")
-        pip(folder, "install", "transformers>=5")
+        pip(folder, "install", PARITY_TRANSFORMERS)
     except StepError as error:
         return str(error)
     done = subprocess.run(check, capture_output=True, text=True, check=False)
