@@ -18,4 +18,6 @@ inline bool is_floating(DType d) {
          d == DType::f8_e5m2;
 }
 
+inline bool is_half(DType d) { return d == DType::f16 || d == DType::bf16; }
+
 }  // namespace fastllm::core

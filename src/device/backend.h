@@ -67,6 +67,9 @@ class Backend {
   // Error(dtype_error/shape_error) for a weight no kernel can read. Keeps its parts' storage alive.
   virtual std::unique_ptr<PackedLinear> pack_linear(std::span<const LinearPart> parts) = 0;
 
+  // The same step with every array in this device's memory, valid until the next call: one transfer a step. Host memory: as it is.
+  virtual StepView stage(const StepView& host) { return host; }
+
   // Runs one op. `step` may be null for ops that need none. Shapes were checked by graph/infer; backends check only what they alone
   // know (dtype support). Returns when queued (GPU) or done (CPU).
   virtual void run(const OpCall& call, const StepView* step) = 0;
@@ -92,5 +95,9 @@ std::vector<DeviceReport> list_devices();
 // Factories, one per folder; device.cpp is their only caller.
 std::shared_ptr<Backend> make_cpu_backend(const DeviceOptions& options);
 std::shared_ptr<Backend> make_null_backend(const DeviceOptions& options);
+#if FASTLLM_HAVE_CUDA
+std::shared_ptr<Backend> make_cuda_backend(int ordinal);  // Error(device_not_available) with the reason
+std::vector<DeviceReport> cuda_reports();                 // every GPU, or one row saying why there is none
+#endif
 
 }  // namespace fastllm::device
