@@ -41,4 +41,39 @@ Shape Shape::contiguous_strides() const {
   return strides;
 }
 
+std::optional<Shape> reshape_strides(const Shape& shape, const Shape& strides, const Shape& to) {
+  Shape out = to.contiguous_strides();
+  if (shape.numel() == 0) return out;
+  std::array<std::int64_t, kMaxRank> sizes{};  // the old axes of more than one element, and their strides
+  std::array<std::int64_t, kMaxRank> steps{};
+  std::size_t axes = 0;
+  for (int i = 0; i < shape.rank(); ++i)
+    if (shape[i] != 1) {
+      sizes[axes] = shape[i];
+      steps[axes++] = strides[i];
+    }
+  // Old and new axes pair up in groups of equal element count. The old axes of a group must lie in memory as one longer axis.
+  int next = 0;
+  for (std::size_t first = 0, end; first < axes; first = end) {
+    end = first + 1;
+    std::int64_t old_count = sizes[first];
+    std::int64_t new_count = 1;
+    const int group = next;
+    while (new_count != old_count || next == group) {
+      if (new_count < old_count || next == group)
+        new_count *= to[next++];
+      else
+        old_count *= sizes[end++];
+    }
+    for (std::size_t a = first; a + 1 < end; ++a)
+      if (steps[a] != steps[a + 1] * sizes[a + 1]) return std::nullopt;
+    std::int64_t step = steps[end - 1];
+    for (int a = next - 1; a >= group; --a) {
+      out[a] = step;
+      step *= to[a];
+    }
+  }
+  return out;
+}
+
 }  // namespace fastllm::core

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -30,5 +31,9 @@ class Shape {
   std::array<std::int64_t, kMaxRank> dims_{};
   int rank_ = 0;
 };
+
+// Strides under which memory laid out as (shape, strides) reads as shape `to` without a copy; nothing when there are none. Both shapes
+// have the same number of elements.
+std::optional<Shape> reshape_strides(const Shape& shape, const Shape& strides, const Shape& to);
 
 }  // namespace fastllm::core

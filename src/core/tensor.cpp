@@ -1,7 +1,7 @@
 #include "core/tensor.h"
 
 #include <cstdlib>
-#include <new>
+#include <optional>
 #include <span>
 
 #include "core/error.h"
@@ -23,10 +23,19 @@ Tensor::Tensor(std::shared_ptr<Storage> storage, DType dtype, Shape shape)
 
 Tensor::Tensor(std::shared_ptr<Storage> storage, DType dtype, Shape shape, Shape strides, std::int64_t offset_bytes)
     : storage_(std::move(storage)), dtype_(dtype), shape_(shape), strides_(strides), offset_bytes_(offset_bytes) {
-  std::int64_t last = 0;  // index of the furthest element
-  for (int i = 0; i < shape_.rank(); ++i) last += (shape_[i] > 0 ? shape_[i] - 1 : 0) * strides_[i];
-  const std::int64_t need = shape_.numel() ? offset_bytes_ + (last + 1) * std::int64_t(dtype_size(dtype_)) : offset_bytes_;
-  if (offset_bytes_ < 0 || need > static_cast<std::int64_t>(storage_->bytes()))
+  const auto size = static_cast<std::int64_t>(dtype_size(dtype_));
+  std::int64_t count = size;  // bytes, guarded against shapes whose product wraps around
+  for (std::int64_t dim : shape_.dims())
+    if (__builtin_mul_overflow(count, dim, &count))
+      fail(ErrorCode::shape_error, cat("[tensor] the shape ", shape_.str(), " has more elements than memory could ever hold."));
+  std::int64_t low = 0;  // index of the lowest and the highest element (strides may be negative)
+  std::int64_t high = 0;
+  for (int i = 0; i < shape_.rank(); ++i) {
+    const std::int64_t reach = (shape_[i] > 0 ? shape_[i] - 1 : 0) * strides_[i];
+    (reach < 0 ? low : high) += reach;
+  }
+  const std::int64_t need = count ? offset_bytes_ + (high + 1) * size : offset_bytes_;
+  if (offset_bytes_ + (count ? low * size : 0) < 0 || need > static_cast<std::int64_t>(storage_->bytes()))
     fail(ErrorCode::shape_error, cat("[tensor] a ", dtype_name(dtype_), " tensor of shape ", shape_.str(), " needs ", need,
                                      " bytes, but its storage has ", storage_->bytes(), "."));
 }
@@ -46,37 +55,12 @@ Tensor Tensor::reshape(Shape shape) const {
   if (shape.numel() != numel())
     fail(ErrorCode::shape_error, cat("[reshape] shape ", shape.str(), " has ", shape.numel(), " elements, but the tensor ",
                                      shape_.str(), " has ", numel(), "."));
-  if (contiguous()) return Tensor(storage_, dtype_, shape, shape.contiguous_strides(), offset_bytes_);
-  // Match old and new axes group by group; a group whose old axes are not adjacent in memory has no view.
-  Shape strides = shape;
-  int old_axis = 0;
-  int new_axis = 0;
-  while (new_axis < shape.rank() || old_axis < shape_.rank()) {
-    std::int64_t old_count = old_axis < shape_.rank() ? shape_[old_axis] : 1;
-    std::int64_t new_count = new_axis < shape.rank() ? shape[new_axis] : 1;
-    const int old_first = old_axis++;
-    const int new_first = new_axis++;
-    while (old_count != new_count) {
-      if (old_count < new_count) {
-        if (old_axis >= shape_.rank()) break;
-        old_count *= shape_[old_axis++];
-      } else {
-        if (new_axis >= shape.rank()) break;
-        new_count *= shape[new_axis++];
-      }
-    }
-    for (int a = old_first; a + 1 < old_axis && a + 1 < shape_.rank(); ++a)
-      if (shape_[a] != 1 && strides_[a] != strides_[a + 1] * shape_[a + 1])
-        fail(ErrorCode::shape_error,
-             cat("[reshape] a strided tensor of shape ", shape_.str(), " has no view of shape ", shape.str(), "."),
-             "Make it contiguous first.");
-    std::int64_t step = old_axis - 1 < shape_.rank() && old_axis > 0 ? strides_[old_axis - 1] : 1;
-    for (int a = new_axis - 1; a >= new_first && a < shape.rank(); --a) {
-      strides[a] = step;
-      step *= shape[a];
-    }
-  }
-  return Tensor(storage_, dtype_, shape, strides, offset_bytes_);
+  const std::optional<Shape> strides = reshape_strides(shape_, strides_, shape);
+  if (!strides)
+    fail(ErrorCode::shape_error,
+         cat("[reshape] a strided tensor of shape ", shape_.str(), " has no view of shape ", shape.str(), "."),
+         "Make it contiguous first.");
+  return Tensor(storage_, dtype_, shape, *strides, offset_bytes_);
 }
 
 Tensor Tensor::slice(int axis, std::int64_t start, std::int64_t stop) const {
