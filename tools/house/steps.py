@@ -234,7 +234,7 @@ def parity_packages(folder: Path) -> str:
             pip(folder, "install", "--constraint", constraints, *source, PARITY_TORCH)
         except StepError:
             return (
-                f"pip finds no CPU build of {PARITY_TORCH} for {TAG} here (builds that need NVIDIA's libraries are left; "
+                f"pip finds no CPU build of {PARITY_TORCH} for {TAG} here (one that needs NVIDIA's is not taken; "
                 "FASTLLM_TORCH_INDEX=<an index of CPU builds> or FASTLLM_TORCH=any changes that)"
             )
     try:
