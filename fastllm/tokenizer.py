@@ -16,9 +16,8 @@ from fastllm import hub
 from fastllm.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from fastllm.chat_template import ChatTemplate
-
     from fastllm._tokenizer_backends import Backend
+    from fastllm.chat_template import ChatTemplate
 
 __all__ = ["Tokenizer"]
 
