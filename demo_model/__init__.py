@@ -1,0 +1,1 @@
+"""The bundled demo model: corpus generator, tokenizer, training and evaluation."""

@@ -1,0 +1,91 @@
+"""Common questions and small talk, asked in many ways."""
+
+from __future__ import annotations
+
+from random import Random
+
+from demo_model.corpus import chinese
+from demo_model.corpus.base import Check, Split, Turn, messy, split_of
+from demo_model.corpus.common_data import ENTRIES, SKY, Entry
+from demo_model.corpus.greetings import TALK
+
+_BEFORE = (
+    "Can you tell me ", "Do you know ", "Could you explain ", "Please tell me ", "Tell me ", "I wonder ", "Explain ", "I want to know ",
+    "Please explain ", "Can you explain ", "Explain to me ", "Can you explain to me ", "I would like to know ", "Hey, do you know ",
+)  # fmt: skip
+_WHY = ("How come {x}?", "What is the reason that {x}?", "Explain why {x}.", "{x}. Why is that?", "{x} because", "why {x}", "The reason that {x}?")
+_WHAT = (
+    "What's {x}?", "Tell me about {x}.", "Explain {x}.", "Define {x}.", "What do you know about {x}?", "Can you explain {x}?", "{x}?", "{x}",
+    "What does {x} mean?", "Describe {x}.", "Tell me something about {x}.", "Do you know what {x} is?", "Explain {x} to me.",
+    "What exactly is {x}?", "explain {x} in simple words",
+)  # fmt: skip
+_OPENINGS = ("Hi! {q}", "Hello, {q}", "Hey, {q}", "Please: {q}", "A question: {q}", "So, {q}", "OK, {q}", "Quick question: {q}", "My child asks: {q}")
+
+
+def ways_to_ask(entry: Entry) -> list[str]:
+    """Every wording of a common question, before it is made messy."""
+    kind, question, clause, _, others = entry
+    ways = [question, *others]
+    if kind == "why":
+        ways += [form.format(x=clause) for form in _WHY] + [f"{before}why {clause}" for before in _BEFORE]
+    elif kind == "what":
+        ways += [form.format(x=clause) for form in _WHAT]
+    else:
+        ways += [f"{before}{clause}" for before in _BEFORE]
+    return ways
+
+
+def wording_split(question: str) -> Split:
+    """The split of a wording of a common question."""
+    return split_of("wording", question.casefold().strip(" .?!"), percent=10)
+
+
+def turn(rng: Random, split: Split) -> Turn:
+    """A common question. A held-out one is asked in words that training never uses."""
+    while True:
+        entry = ENTRIES[0] if rng.random() < 0.05 else rng.choice(ENTRIES)
+        _, question, _, answer, others = entry
+        plain = rng.random() < 0.5
+        wording = rng.choice([question, question, *others]) if plain and split == "train" else rng.choice(ways_to_ask(entry))
+        if wording == question and split == "train":
+            break
+        if wording_split(wording) == split:
+            break
+    user = wording
+    if split == "train":
+        if rng.random() < 0.08:
+            user = rng.choice(_OPENINGS).format(q=user[0].lower() + user[1:])
+        user = messy(rng, user)
+    return Turn("common", wording, user, answer, Check(equals=(answer,)))
+
+
+def talk_turn(rng: Random) -> Turn:
+    """A greeting, a question about the model, or small talk."""
+    ways, answer = TALK[0] if rng.random() < 0.08 else rng.choice(TALK)
+    user = messy(rng, rng.choice(ways))
+    if answer != TALK[0][1] and len(user) > 12 and rng.random() < 0.08:
+        user = rng.choice(("Hi! ", "Hello, ", "Hey, ", "hi, ")) + user
+    return Turn("talk", user, user, answer, Check(equals=(answer,)))
+
+
+def short_answers() -> tuple[tuple[str, str], ...]:
+    """Question and one-sentence answer of every common question."""
+    pairs = []
+    for _, question, _, answer, _ in ENTRIES:
+        pairs.append((question, first_sentence(answer)))
+    return tuple(pairs)
+
+
+def first_sentence(answer: str) -> str:
+    """The first sentence of an answer."""
+    at = 0
+    while True:
+        at = answer.find(". ", at)
+        if at < 0:
+            return answer
+        if answer[at - 1] not in "CD":  # the points of "Washington, D.C. is"
+            return answer[: at + 1]
+        at += 1
+
+
+__all__ = ["ENTRIES", "SKY", "chinese", "first_sentence", "short_answers", "talk_turn", "turn", "ways_to_ask", "wording_split"]
