@@ -1,0 +1,181 @@
+"""fastllm: stream tokens from language models, from a notebook, a script or a server.
+
+    import fastllm
+
+    model = fastllm.load("demo")
+    async for token in model.stream("Why is the sky blue?"):
+        print(token, end="", flush=True)
+
+`Model` has the verbs: stream, generate, batch, chat, score, logits. Without an event loop, `model.blocking` has the
+same ones. Settings are `EngineConfig` (at load) and `GenerationConfig` (for each request); what comes back is in
+`fastllm.types`; every error is a `FastLLMError` with a code and a hint.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fastllm.config import AliasNotice, EngineConfig, GenerationConfig
+from fastllm.errors import (
+    BatchError,
+    ConstraintError,
+    ContextTooLong,
+    CorruptFile,
+    DeviceError,
+    DeviceLost,
+    DeviceNotAvailable,
+    DtypeError,
+    EngineClosed,
+    EngineDead,
+    EngineError,
+    FastLLMError,
+    ForkedProcess,
+    InternalError,
+    InvalidConfig,
+    InvalidRequest,
+    InvalidSchema,
+    LoadError,
+    LoopBlocked,
+    MissingTensor,
+    OutOfMemory,
+    QueueFull,
+    ShapeError,
+    StreamBusy,
+    StreamConsumed,
+    StreamError,
+    TemplateError,
+    UnknownAdapter,
+    UnsupportedArchitecture,
+    UnsupportedFormat,
+    WrongLoop,
+)
+from fastllm.types import (
+    Completion,
+    EngineStats,
+    FinishReason,
+    Message,
+    ModelInfo,
+    Prompt,
+    RenderedPrompt,
+    Request,
+    Scores,
+    Timing,
+    Token,
+    TopToken,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from fastllm import nn, ops
+    from fastllm._opening import load, load_async
+    from fastllm.batch import AsCompleted, BatchStream
+    from fastllm.blocking import BlockingModel, BlockingStream
+    from fastllm.chat import Chat
+    from fastllm.chat_template import ChatTemplate
+    from fastllm.model import Model
+    from fastllm.nn import register
+    from fastllm.stream import TokenStream
+    from fastllm.tensor import Tensor
+    from fastllm.tokenizer import Tokenizer
+
+    __version__: str
+
+# Names that need the native module or more: imported when first used, so that `import fastllm` stays quick.
+_LAZY = {
+    "AsCompleted": "fastllm.batch",
+    "BatchStream": "fastllm.batch",
+    "BlockingModel": "fastllm.blocking",
+    "BlockingStream": "fastllm.blocking",
+    "Chat": "fastllm.chat",
+    "ChatTemplate": "fastllm.chat_template",
+    "Model": "fastllm.model",
+    "Tensor": "fastllm.tensor",
+    "TokenStream": "fastllm.stream",
+    "Tokenizer": "fastllm.tokenizer",
+    "__version__": "fastllm._core",
+    "load": "fastllm._opening",
+    "load_async": "fastllm._opening",
+    "nn": "",
+    "ops": "",
+    "register": "fastllm.nn",
+}
+
+__all__ = [
+    "AliasNotice",
+    "AsCompleted",
+    "BatchError",
+    "BatchStream",
+    "BlockingModel",
+    "BlockingStream",
+    "Chat",
+    "ChatTemplate",
+    "Completion",
+    "ConstraintError",
+    "ContextTooLong",
+    "CorruptFile",
+    "DeviceError",
+    "DeviceLost",
+    "DeviceNotAvailable",
+    "DtypeError",
+    "EngineClosed",
+    "EngineConfig",
+    "EngineDead",
+    "EngineError",
+    "EngineStats",
+    "FastLLMError",
+    "FinishReason",
+    "ForkedProcess",
+    "GenerationConfig",
+    "InternalError",
+    "InvalidConfig",
+    "InvalidRequest",
+    "InvalidSchema",
+    "LoadError",
+    "LoopBlocked",
+    "Message",
+    "MissingTensor",
+    "Model",
+    "ModelInfo",
+    "OutOfMemory",
+    "Prompt",
+    "QueueFull",
+    "RenderedPrompt",
+    "Request",
+    "Scores",
+    "ShapeError",
+    "StreamBusy",
+    "StreamConsumed",
+    "StreamError",
+    "TemplateError",
+    "Tensor",
+    "Timing",
+    "Token",
+    "TokenStream",
+    "Tokenizer",
+    "TopToken",
+    "UnknownAdapter",
+    "UnsupportedArchitecture",
+    "UnsupportedFormat",
+    "Usage",
+    "WrongLoop",
+    "__version__",
+    "load",
+    "load_async",
+    "nn",
+    "ops",
+    "register",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'fastllm' has no attribute {name!r}")
+    module = _LAZY[name]
+    value = getattr(importlib.import_module(module), name) if module else importlib.import_module(f"fastllm.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
