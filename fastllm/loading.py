@@ -1,0 +1,289 @@
+"""From a checkpoint to a program that runs: find the architecture, map the weights, record the forward, compile it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from fastllm import _core
+from fastllm._ops_dtype import DType, as_dtype
+from fastllm.errors import DtypeError, InvalidConfig, LoadError, UnsupportedFormat
+from fastllm.formats.checkpoint import Checkpoint, check_vocabulary
+from fastllm.formats.source import TensorSource
+from fastllm.nn.config import Config
+from fastllm.nn.model import Model, record
+from fastllm.nn.registry import architecture_class
+from fastllm.nn.weights import fill, match, weight_dtype
+from fastllm.tensor import Tensor
+from fastllm.tokenizer import Tokenizer
+
+__all__ = ["LoadCancelled", "LoadInfo", "LoadProgress", "LoadedModel", "load_module", "load_program"]
+
+_WEIGHT_DTYPES = ("float32", "bfloat16", "float16")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "vocab.json", "*.tiktoken", "spiece.model")
+
+
+class LoadCancelled(LoadError):  # noqa: N818 - named as the event
+    """Loading stopped because ``cancelled`` said so."""
+
+    code = "load_cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """How far a load is.
+
+    Attributes:
+        tensors: Tensors in place.
+        total_tensors: Tensors there will be.
+        nbytes: Bytes of those in place, as they are in the file.
+        total_nbytes: Bytes of all.
+        stage: "weights", then "compile", then "done".
+    """
+
+    tensors: int
+    total_tensors: int
+    nbytes: int
+    total_nbytes: int
+    stage: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadInfo:
+    """Facts about a loaded model.
+
+    Attributes:
+        architecture: Name in config.json.
+        path: The checkpoint's directory.
+        parameters: Number of weights, tied ones once.
+        dtype: Dtype of most weights.
+        context_length: Most tokens of a sequence.
+        vocab_size: Logits of a token.
+        weight_bytes: Memory of the weights on the device.
+        device: Name of the device.
+        layers: Attention layers.
+        load_s: Seconds from the opened checkpoint to the program.
+        notes: Things that were done to the weights and cost memory or precision.
+    """
+
+    architecture: str
+    path: str
+    parameters: int
+    dtype: str
+    context_length: int
+    vocab_size: int
+    weight_bytes: int
+    device: str
+    layers: int
+    load_s: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoadedModel:
+    """A model ready for an engine.
+
+    Attributes:
+        program: The compiled forward.
+        module: The same model as Python modules, on the same weights, for looking inside.
+        tokenizer: Its tokenizer, or None if the directory has none.
+        config: config.json; for nested ones, the language model's part.
+        generation_config: Sampling values that the checkpoint suggests.
+        info: Facts.
+    """
+
+    program: _core.Program
+    module: Model
+    tokenizer: Tokenizer | None
+    config: dict[str, Any]
+    generation_config: dict[str, Any]
+    info: LoadInfo
+
+
+def load_program(
+    checkpoint: Checkpoint,
+    /,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int = 0,
+    context_length: int | None = None,
+    kv_dtype: str = "auto",
+    progress: Callable[[LoadProgress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> LoadedModel:
+    """Loads a checkpoint for running.
+
+    Args:
+        checkpoint: From ``open_checkpoint``. Its weights are mapped, not copied, where their dtype stays.
+        device: Where to run.
+        dtype: Dtype of the weights: "float32", "bfloat16", "float16", or "auto" for what the file has.
+        threads: CPU threads; 0 for one a core.
+        context_length: Most tokens of a sequence; by default what the model is made for.
+        kv_dtype: Dtype of keys and values; "auto" for that of the weights.
+        progress: Called after each tensor, from the calling thread.
+        cancelled: Asked before each tensor; true stops the load.
+
+    Raises:
+        UnsupportedArchitecture: No model file for it; lists those there are.
+        MissingTensor: The file lacks tensors; names them.
+        CorruptFile: A tensor has another shape than the config says, or the tokenizer more tokens than the embedding.
+        UnsupportedFormat: Tensors of a dtype that is not read, or tensors that the architecture does not know.
+        InvalidConfig: An argument is out of range.
+        LoadCancelled: ``cancelled`` said so.
+    """
+    started = time.monotonic()
+    tokenizer = _tokenizer(checkpoint)
+    core_device = _core.Device(device, threads)
+    module, notes = load_module(checkpoint, dtype=dtype, progress=progress, cancelled=cancelled)
+    if tokenizer is not None:
+        check_vocabulary(tokenizer.vocab_size, module.vocab_size, path=str(checkpoint.path))
+    length = _context_length(module, context_length)
+    if kv_dtype != "auto":
+        kv_dtype = _wanted_dtype(kv_dtype, "kv_dtype")
+    _report(progress, checkpoint, "compile")
+    recorder = record(module)
+    program = _core.Program(recorder.graph, core_device, context_length=length, kv_dtype=kv_dtype)
+    module._kv_layers = recorder.kv_layers
+    info = LoadInfo(
+        architecture=checkpoint.architecture,
+        path=str(checkpoint.path),
+        parameters=module.parameter_count,
+        dtype=str(module.dtype),
+        context_length=length,
+        vocab_size=program.vocab_size,
+        weight_bytes=program.weight_bytes,
+        device=core_device.name,
+        layers=len(recorder.kv_layers),
+        load_s=time.monotonic() - started,
+        notes=tuple(notes),
+    )
+    _report(progress, checkpoint, "done")
+    return LoadedModel(
+        program=program,
+        module=module,
+        tokenizer=tokenizer,
+        config=checkpoint.text_config,
+        generation_config=checkpoint.generation_config,
+        info=info,
+    )
+
+
+def load_module(
+    checkpoint: Checkpoint,
+    /,
+    *,
+    dtype: str = "auto",
+    progress: Callable[[LoadProgress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> tuple[Model, list[str]]:
+    """The checkpoint's network as Python modules with its weights in place; see ``load_program``.
+
+    Returns:
+        The model, and notes on what was copied or converted.
+    """
+    wanted = None if dtype == "auto" else _wanted_dtype(dtype, "dtype")
+    _refuse_quantized(checkpoint)
+    path = str(checkpoint.path)
+    model_class = architecture_class(checkpoint.architecture, path=path)
+    model = model_class(Config(checkpoint.text_config))
+    pairs = match(model, checkpoint.tensors, path=path)
+    done, turned = _Tally(), _Tally()
+    converted: dict[str, _Tally] = {}
+    total = sum(checkpoint.tensors[name].nbytes for _, name in pairs)
+    for parameter, name in pairs:
+        if cancelled is not None and cancelled():
+            fact = f"loading {path} was stopped after {done.count} of {len(pairs)} tensors"
+            raise LoadCancelled(f"[load] {fact}.", path=path)
+        source = checkpoint.tensors[name]
+        tensor, became = _weight(source, wanted)
+        if became is not None:
+            converted.setdefault(became, _Tally()).add(source.nbytes)
+        if parameter.transposed:
+            turned.add(source.nbytes)
+        fill(parameter, tensor)
+        done.add(source.nbytes)
+        if progress is not None:
+            progress(LoadProgress(done.count, len(pairs), done.nbytes, total, "weights"))
+    notes = [f"{tally} converted {how}" for how, tally in converted.items()]
+    if turned.count:
+        notes.append(f"{turned} stored as [in, out] and turned round in memory")
+    return model, notes
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Counts tensors and their bytes."""
+
+    count: int = 0
+    nbytes: int = 0
+
+    def add(self, nbytes: int) -> None:
+        self.count += 1
+        self.nbytes += nbytes
+
+    def __str__(self) -> str:
+        return f"{self.count} tensors ({self.nbytes / 1e6:.1f} MB)"
+
+
+def _weight(source: TensorSource, wanted: DType | None) -> tuple[Tensor, str | None]:
+    """A mapped tensor, in the wanted dtype; and what was done to it, if anything."""
+    dtype = weight_dtype(source.name, source.dtype)
+    buffer = source.buffer()
+    if source.offset % dtype.itemsize:  # kernels read aligned elements
+        buffer = memoryview(bytes(buffer))
+    tensor = Tensor.from_buffer(buffer, dtype, source.shape, name=source.name)
+    target = wanted or (as_dtype("float32") if dtype == "float64" else dtype)
+    if target == dtype:
+        return tensor, None
+    return tensor.astype(target), f"from {dtype} to {target}"
+
+
+def _wanted_dtype(name: str, field_name: str) -> DType:
+    dtype: DType | None = None
+    with suppress(DtypeError):
+        dtype = as_dtype(name)
+    if dtype is None or dtype not in _WEIGHT_DTYPES:
+        known = ", ".join(("auto", *_WEIGHT_DTYPES))
+        fact = f"[load] {field_name} is {str(name)[:40]!r}"
+        raise InvalidConfig(f"{fact}.", hint=f"Use one of {known}.", fields=(field_name,))
+    return dtype
+
+
+def _context_length(module: Model, asked: int | None) -> int:
+    if asked is None:
+        return module.context_length
+    limit = module.position_limit
+    if asked < 1 or (limit is not None and asked > limit):
+        fact = f"[load] context_length is {asked}, but the model has positions for {limit} tokens"
+        if asked < 1:
+            fact = f"[load] context_length is {asked}, which is not positive"
+        raise InvalidConfig(f"{fact}.", fields=("context_length",))
+    return asked
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
+    if any(next(checkpoint.path.glob(pattern), None) is not None for pattern in _TOKENIZER_FILES):
+        return Tokenizer.load(checkpoint.path)
+    return None
+
+
+def _refuse_quantized(checkpoint: Checkpoint) -> None:
+    entry = checkpoint.config.get("quantization_config") or checkpoint.text_config.get("quantization_config")
+    if not entry:
+        return
+    method = entry.get("quant_method", "unnamed") if isinstance(entry, dict) else entry
+    raise UnsupportedFormat(
+        f"[load] {checkpoint.path} is quantized ({str(method)[:40]}), which is not read yet.",
+        hint="Use the unquantized checkpoint.",
+        path=str(checkpoint.path),
+    )
+
+
+def _report(progress: Callable[[LoadProgress], None] | None, checkpoint: Checkpoint, stage: str) -> None:
+    if progress is not None:
+        count = len(checkpoint.tensors)
+        progress(LoadProgress(count, count, checkpoint.nbytes, checkpoint.nbytes, stage))
