@@ -1,0 +1,156 @@
+#include "sampling/chain.h"
+
+#include <cmath>
+#include <limits>
+
+#include "core/error.h"
+#include "sampling/rng.h"
+
+namespace fastllm::sampling {
+
+namespace {
+
+bool has_processors(const History& history, const SamplingParams& params, const Constraint* constraint) {
+  return constraint != nullptr || !params.logit_bias.empty() || params.repetition_penalty != 1.0f ||
+         params.presence_penalty != 0.0f || params.frequency_penalty != 0.0f || params.no_repeat_ngram > 0 ||
+         !params.bad_words.empty() || history.generated() < static_cast<std::size_t>(params.min_new_tokens);
+}
+
+void apply_mask(std::span<float> logits, std::span<const std::uint32_t> mask) {
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    const bool allowed = i / 32 < mask.size() && (mask[i / 32] >> (i % 32) & 1) != 0;
+    if (!allowed) logits[i] = -std::numeric_limits<float>::infinity();
+  }
+}
+
+}  // namespace
+
+Chain::Chain(int vocab_size) : vocab_(static_cast<std::size_t>(vocab_size)), counts_(vocab_) {}
+
+Extremes Chain::checked(std::span<const float> logits, const History& history) const {
+  const Extremes found = extremes(logits);
+  if (found.has_nan || found.max == std::numeric_limits<float>::infinity()) {
+    core::fail(core::ErrorCode::internal,
+               core::cat("[sample] the logits of token ", history.tokens.size(), " hold ", found.has_nan ? "NaN" : "+inf", "."),
+               "An activation overflowed or the weights are damaged: try dtype \"float32\", and check the checkpoint.");
+  }
+  return found;
+}
+
+void Chain::process(const History& history, const SamplingParams& params, Constraint* constraint) {
+  const std::span<float> logits(candidates_.logits);
+  logit_bias(logits, params);
+  penalties(logits, history, params, counts_);
+  if (params.no_repeat_ngram > 0) no_repeat_ngram(logits, history, params.no_repeat_ngram);
+  bad_words(logits, history, params);
+  min_new_tokens(logits, history, params);
+  if (constraint != nullptr) apply_mask(logits, constraint->mask());
+}
+
+void Chain::warp(const SamplingParams& params) {
+  if (params.temperature != 1.0f) temperature(candidates_, params.temperature);
+  if (params.top_k > 0) top_k(candidates_, params.top_k);
+  if (params.top_p < 1.0f) top_p(candidates_, params.top_p);
+  if (params.min_p > 0.0f) min_p(candidates_, params.min_p);
+  if (params.typical_p < 1.0f) typical_p(candidates_, params.typical_p);
+}
+
+void Chain::raw_logprobs(std::span<const float> logits, float max, int count, std::vector<TopLogprob>& top, double& log_sum) {
+  log_sum = log_sum_exp(logits, max, scratch_);
+  largest(logits, count, ranked_);
+  for (const Ranked& entry : ranked_) {
+    top.push_back({entry.index, static_cast<float>(static_cast<double>(entry.value) - log_sum)});
+  }
+}
+
+void Chain::sample(std::span<const float> logits, const History& history, const SamplingParams& params, Sampled& out,
+                   Constraint* constraint) {
+  out.top.clear();
+  out.logprob = 0.0f;
+  const Extremes raw = checked(logits, history);
+  const bool raw_wanted = params.logprobs >= 0 && params.logprobs_mode == LogprobsMode::raw;
+  const bool sampled_wanted = params.logprobs >= 0 && params.logprobs_mode == LogprobsMode::sampled;
+  double log_sum = 0.0;
+  if (raw_wanted) raw_logprobs(logits, raw.max, params.logprobs, out.top, log_sum);
+
+  const bool greedy = params.temperature <= 0.0f;
+  const bool processed = has_processors(history, params, constraint);
+  if (greedy && !processed && !sampled_wanted) {
+    if (raw.max == -std::numeric_limits<float>::infinity()) {
+      core::fail(core::ErrorCode::internal, "[sample] every logit is -inf.", "The weights are damaged: check the checkpoint.");
+    }
+    out.id = raw.argmax;
+    if (raw_wanted) out.logprob = static_cast<float>(static_cast<double>(raw.max) - log_sum);
+    return;
+  }
+
+  candidates_.ids.clear();
+  candidates_.logits.assign(logits.begin(), logits.end());
+  Extremes now = raw;
+  if (processed) {
+    process(history, params, constraint);
+    now = extremes(candidates_.logits);
+    if (now.max == -std::numeric_limits<float>::infinity() || now.has_nan) {
+      core::fail(core::ErrorCode::invalid_config,
+                 core::cat("[sample] logit_bias, bad_words, no_repeat_ngram and min_new_tokens leave none of ", vocab_,
+                           " tokens for position ", history.tokens.size(), "."),
+                 "Loosen one of them.");
+    }
+  }
+
+  if (greedy) {
+    out.id = now.argmax;
+    if (raw_wanted) {
+      out.logprob = static_cast<float>(static_cast<double>(logits[static_cast<std::size_t>(out.id)]) - log_sum);
+    } else if (sampled_wanted) {
+      const double total = log_sum_exp(candidates_.logits, now.max, scratch_);
+      largest(candidates_.logits, params.logprobs, ranked_);
+      for (const Ranked& entry : ranked_) {
+        out.top.push_back({entry.index, static_cast<float>(static_cast<double>(entry.value) - total)});
+      }
+      out.logprob = static_cast<float>(static_cast<double>(now.max) - total);
+    }
+    return;
+  }
+
+  warp(params);
+  // Inverse CDF in the order of ids: the draw does not depend on how the stages found the candidates.
+  const double total = candidates_.softmax();
+  const double mark = uniform(params.seed, history.tokens.size()) * total;
+  double cumulative = 0.0;
+  std::size_t chosen = 0;
+  for (std::size_t i = 0; i < candidates_.size(); ++i) {
+    if (candidates_.probabilities[i] <= 0.0f) continue;
+    chosen = i;  // the last possible one if rounding leaves the mark beyond the sum
+    cumulative += candidates_.probabilities[i];
+    if (cumulative > mark) break;
+  }
+  out.id = candidates_.id(chosen);
+  if (raw_wanted) {
+    out.logprob = static_cast<float>(static_cast<double>(logits[static_cast<std::size_t>(out.id)]) - log_sum);
+  } else if (sampled_wanted) {
+    const double log_total = std::log(total) + candidates_.max();
+    largest(candidates_.logits, params.logprobs, ranked_);
+    for (const Ranked& entry : ranked_) {
+      out.top.push_back({candidates_.id(static_cast<std::size_t>(entry.index)),
+                         static_cast<float>(static_cast<double>(entry.value) - log_total)});
+    }
+    out.logprob = static_cast<float>(static_cast<double>(candidates_.logits[chosen]) - log_total);
+  }
+}
+
+RowLogprob Chain::logprob_of(std::span<const float> logits, std::int32_t id, int top) {
+  const Extremes raw = checked(logits, History{});
+  RowLogprob out;
+  out.id = id;
+  double log_sum = 0.0;
+  raw_logprobs(logits, raw.max, top, out.top, log_sum);
+  const float own = logits[static_cast<std::size_t>(id)];
+  out.logprob = static_cast<float>(static_cast<double>(own) - log_sum);
+  std::int32_t above = 0;
+  for (const float logit : logits) above += logit > own ? 1 : 0;
+  out.rank = above + 1;
+  return out;
+}
+
+}  // namespace fastllm::sampling

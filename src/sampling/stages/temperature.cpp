@@ -1,0 +1,10 @@
+// Logits divided by the temperature: below 1 sharper, above 1 flatter. 0 means greedy and never comes here.
+#include "sampling/stages/stages.h"
+
+namespace fastllm::sampling {
+
+void temperature(Candidates& candidates, float value) {
+  for (float& logit : candidates.logits) logit /= value;
+}
+
+}  // namespace fastllm::sampling
