@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from fastllm._opening import load, load_async
     from fastllm.batch import AsCompleted, BatchStream
     from fastllm.blocking import BlockingModel, BlockingStream
-    from fastllm.chat import Chat
+    from fastllm.chat import BlockingChat, Chat
     from fastllm.chat_template import ChatTemplate
     from fastllm.model import Model
     from fastllm.nn import register
@@ -85,6 +85,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "AsCompleted": "fastllm.batch",
     "BatchStream": "fastllm.batch",
+    "BlockingChat": "fastllm.chat",
     "BlockingModel": "fastllm.blocking",
     "BlockingStream": "fastllm.blocking",
     "Chat": "fastllm.chat",
@@ -106,6 +107,7 @@ __all__ = [
     "AsCompleted",
     "BatchError",
     "BatchStream",
+    "BlockingChat",
     "BlockingModel",
     "BlockingStream",
     "Chat",

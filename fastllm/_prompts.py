@@ -23,7 +23,7 @@ def fresh_seed() -> int:
     return int.from_bytes(os.urandom(6), "little")
 
 
-def is_messages(prompt: Prompt) -> bool:
+def is_messages(prompt: object) -> bool:
     """Whether a prompt is a conversation rather than text or token ids."""
     if isinstance(prompt, (str, bytes, np.ndarray)) or not isinstance(prompt, Sequence) or not prompt:
         return False

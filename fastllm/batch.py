@@ -51,7 +51,7 @@ class _Ready:
         self.wake()
 
     def push_if_done(self, index: int, request: _core.Request) -> None:
-        if request.state == "done":
+        if request.finish is not None:
             self.push(index)
 
 
@@ -316,7 +316,7 @@ class AsCompleted(_Group["tuple[int, Completion | Exception]"], AsyncIterator["t
         stream._ask_for_all()
         stream._mailbox.listeners.append(functools.partial(self._ready.push_if_done, index, stream._request))
         self._bind(stream)
-        if stream.state == "done":  # before the listener was there
+        if stream._ended_as() is not None:  # before the listener was there
             self._ready.queue.append(index)
 
     def _take(self, index: int) -> tuple[int, Completion | Exception] | None:
@@ -324,7 +324,7 @@ class AsCompleted(_Group["tuple[int, Completion | Exception]"], AsyncIterator["t
         if failure is not None:
             return index, failure
         stream = self._active.get(index)
-        if stream is None or stream.state != "done":
+        if stream is None or stream._ended_as() is None:
             return None
         del self._active[index]
         return index, stream._outcome()

@@ -11,24 +11,25 @@ import html
 import json
 import os
 import weakref
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from fastllm.blocking import BlockingStream
 from fastllm.config import GenerationConfig
-from fastllm.errors import CorruptFile, InvalidRequest, LoadError
-from fastllm.stream import Ticket, TokenStream
+from fastllm.errors import CorruptFile, FastLLMError, InvalidRequest, LoadError
+from fastllm.stream import RequestHandle, Ticket, TokenStream
 from fastllm.types import FinishReason, Message, Token
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from fastllm._delivery import Mailbox
     from fastllm.config import GenerationFields
     from fastllm.model import Model
 
-__all__ = ["Chat", "ChatNode", "ChatStream"]
+__all__ = ["BlockingChat", "BlockingChatStream", "Chat", "ChatNode", "ChatStream", "Conversation"]
 
 _FORMAT = "fastllm-chat"
 _VERSION = 1
@@ -60,23 +61,19 @@ class ChatNode:
         )  # fmt: skip
 
 
-class ChatStream(TokenStream):
-    """The stream of an answer; what is read from it goes into the chat's tree."""
+class _Answer(RequestHandle):
+    """Writes what is read of an answer into its node. Mixed into both kinds of streams."""
 
-    def __init__(self, ticket: Ticket, mailbox: Mailbox, node: ChatNode) -> None:
-        self._node = node
-        super().__init__(ticket, mailbox)
-
-    def __del__(self) -> None:
-        super().__del__()
-        node = self._node
-        if node.finish_reason is None:
-            node.finish_reason = "cancelled"
+    _node: ChatNode
 
     def cancel(self) -> None:
         """Stops the answer; what was read of it stays in the chat, marked as cancelled."""
         super().cancel()
-        if self._cut and self._node.finish_reason is None:
+        self._settle()
+
+    def _settle(self) -> None:
+        """Nobody reads on: the answer stays as it is."""
+        if self._node.finish_reason is None:
             self._node.finish_reason = "cancelled"
 
     def _keep(self, token: Token) -> Token:
@@ -88,24 +85,49 @@ class ChatStream(TokenStream):
     def _pop(self) -> Token | None:
         try:
             token = super()._pop()
-        except Exception:
+        except FastLLMError:
             self._node.finish_reason = "error"
             raise
-        if token is None or token.finish_reason is not None:
-            completion = self.completion
-            if completion is not None:
-                self._node.message = Message("assistant", completion.text)
-                self._node.finish_reason = completion.finish_reason
-            elif token is not None:
-                self._node.finish_reason = token.finish_reason
+        if token is not None and token.finish_reason is not None:
+            self._node.finish_reason = token.finish_reason
+        elif token is None and (completion := self.completion) is not None:
+            self._node.message = Message("assistant", completion.text)
+            self._node.finish_reason = completion.finish_reason
         return token
 
 
-class Chat:
-    """A conversation with a model.
+class ChatStream(_Answer, TokenStream):
+    """The stream of an answer, for ``async for``."""
 
-    ``async for token in chat.send("Hello!")`` says something and reads the answer. A turn costs only its new tokens,
-    because the engine still has the keys and values of those before (``stream.usage.cached_tokens``).
+    def __init__(self, ticket: Ticket, mailbox: Mailbox, node: ChatNode) -> None:
+        self._node = node
+        super().__init__(ticket, mailbox)
+
+    def __del__(self) -> None:
+        super().__del__()
+        self._settle()
+
+
+class BlockingChatStream(_Answer, BlockingStream):
+    """The stream of an answer, for ``for``."""
+
+    def __init__(self, ticket: Ticket, node: ChatNode) -> None:
+        self._node = node
+        super().__init__(ticket)
+
+    def __del__(self) -> None:
+        super().__del__()
+        self._settle()
+
+
+_StreamT = TypeVar("_StreamT", bound=_Answer)
+
+
+class Conversation(Generic[_StreamT]):
+    """What `Chat` and `BlockingChat` share.
+
+    A turn costs only its new tokens, because the engine still has the keys and values of those before it
+    (``stream.usage.cached_tokens``).
 
     Args:
         model: Answers; needs a chat template.
@@ -114,6 +136,12 @@ class Chat:
         tools: Functions or JSON schemas that the model may call.
         template_kwargs: Extra variables for the template.
         **overrides: Fields of `GenerationConfig`, laid over ``config``.
+
+    Attributes:
+        model: Answers.
+        config: For every answer.
+        tools: Shown to the model.
+        template_kwargs: Extra variables for the template.
     """
 
     def __init__(
@@ -133,7 +161,7 @@ class Chat:
         self.template_kwargs = dict(template_kwargs or {})
         self._nodes: list[ChatNode] = []
         self._cursor: int | None = None
-        self._active: weakref.ref[ChatStream] | None = None
+        self._active: weakref.ref[_StreamT] | None = None
         if system is not None:
             self.add(Message("system", system))
 
@@ -190,7 +218,7 @@ class Chat:
             message = _message(message)
         return self._append(self._cursor, message)
 
-    def send(self, content: str | Message | Mapping[str, Any], /, **overrides: Unpack[GenerationFields]) -> ChatStream:
+    def send(self, content: str | Message | Mapping[str, Any], /, **overrides: Unpack[GenerationFields]) -> _StreamT:
         """Says something and starts the answer. An answer that is still being read is cancelled first.
 
         Args:
@@ -207,11 +235,11 @@ class Chat:
         message = Message("user", content) if isinstance(content, str) else content
         return self._ask(self._cursor, message if isinstance(message, Message) else _message(message), overrides)
 
-    def answer(self, **overrides: Unpack[GenerationFields]) -> ChatStream:
+    def answer(self, **overrides: Unpack[GenerationFields]) -> _StreamT:
         """Starts an answer to the conversation as it stands, say after `add` of a tool's result."""
         return self._ask(self._cursor, None, overrides)
 
-    def regenerate(self, **overrides: Unpack[GenerationFields]) -> ChatStream:
+    def regenerate(self, **overrides: Unpack[GenerationFields]) -> _StreamT:
         """Starts another answer beside the last one.
 
         Args:
@@ -224,7 +252,7 @@ class Chat:
             raise InvalidRequest("[chat] there is no answer to make anew.", hint="send() asks for the first one.")
         return self._ask(self._nodes[self._cursor].parent, None, overrides)
 
-    def edit(self, index: int, text: str, /, **overrides: Unpack[GenerationFields]) -> ChatStream:
+    def edit(self, index: int, text: str, /, **overrides: Unpack[GenerationFields]) -> _StreamT:
         """Rewords something the user said, in a new branch, and starts the answer to it.
 
         Args:
@@ -250,9 +278,9 @@ class Chat:
             raise InvalidRequest(f"[chat] there is no node {index} among {len(self._nodes)}.")
         self._cursor = index
 
-    def fork(self) -> Chat:
+    def fork(self) -> Self:
         """A second conversation that goes on from here by itself; what was said so far is copied."""
-        other = Chat(self.model, None, self.config, tools=self.tools, template_kwargs=self.template_kwargs)
+        other = type(self)(self.model, None, self.config, tools=self.tools, template_kwargs=self.template_kwargs)
         other._nodes = [
             ChatNode(node.index, node.parent, node.message, _settled(node), node.seed) for node in self._nodes
         ]
@@ -285,7 +313,7 @@ class Chat:
         Path(path).write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], model: Model, /) -> Chat:
+    def load(cls, path: str | os.PathLike[str], model: Model, /) -> Self:
         """Reads what `save` wrote.
 
         Args:
@@ -316,7 +344,7 @@ class Chat:
             raise CorruptFile(f"[chat] {os.fspath(path)!r} contradicts its format: {error}.", path=str(path)) from error
 
     @classmethod
-    def _from_dict(cls, data: Mapping[str, Any], model: Model) -> Chat:
+    def _from_dict(cls, data: Mapping[str, Any], model: Model) -> Self:
         chat = cls(model, None, GenerationConfig(**data.get("config", {})))
         for index, entry in enumerate(data["nodes"]):
             entry = dict(entry)
@@ -344,7 +372,7 @@ class Chat:
         self._cursor = node.index
         return node
 
-    def _ask(self, parent: int | None, message: Message | None, overrides: GenerationFields) -> ChatStream:
+    def _ask(self, parent: int | None, message: Message | None, overrides: GenerationFields) -> _StreamT:
         """A new branch behind ``parent``: the message, if any, and the answer. Fails before it changes anything."""
         active = self._active() if self._active is not None else None
         if active is not None:
@@ -354,32 +382,44 @@ class Chat:
             messages = self.messages + ([] if message is None else [message])
             config = self.model._merge(self.config, overrides, single=True)
             ids = self.model.render(messages, tools=self.tools, template_kwargs=self.template_kwargs).token_ids
-            mailbox = self.model.delivery.open()
-            try:
-                ticket = self.model._submit(
-                    ids, config, channel=self.model.delivery.channel, tag=mailbox.tag, chat=True
-                )  # fmt: skip
-            except BaseException:
-                self.model.delivery.close(mailbox)
-                raise
+            ticket, mailbox = self._submit(ids, config)
         except BaseException:
             self._cursor = cursor
             raise
-        mailbox.request = ticket.request
         if message is not None:
             parent = self._append(parent, message).index
-        node = self._append(parent, Message("assistant", ""), seed=ticket.seed)
-        stream = ChatStream(ticket, mailbox, node)
+        stream = self._stream(ticket, mailbox, self._append(parent, Message("assistant", ""), seed=ticket.seed))
         self._active = weakref.ref(stream)
         return stream
 
-    async def ask(self, content: str, /, **overrides: Unpack[GenerationFields]) -> str:
-        """Says something and gives the whole answer as text."""
-        return (await self.send(content, **overrides).result()).text
+    def _submit(self, ids: Sequence[int], config: GenerationConfig) -> tuple[Ticket, Mailbox | None]:
+        raise NotImplementedError
 
-    def texts(self, content: str, /, **overrides: Unpack[GenerationFields]) -> AsyncIterator[str]:
-        """Says something and gives the answer as pieces of text."""
-        return self.send(content, **overrides).texts()
+    def _stream(self, ticket: Ticket, mailbox: Mailbox | None, node: ChatNode) -> _StreamT:
+        raise NotImplementedError
+
+
+class Chat(Conversation[ChatStream]):
+    """A conversation with a model: ``async for token in chat.send("Hello!")`` says something and reads the answer.
+
+    For plain scripts there is `BlockingChat`.
+    """
+
+    def _submit(self, ids: Sequence[int], config: GenerationConfig) -> tuple[Ticket, Mailbox | None]:
+        return self.model._submit_with_mailbox(ids, config, chat=True)
+
+    def _stream(self, ticket: Ticket, mailbox: Mailbox | None, node: ChatNode) -> ChatStream:
+        return ChatStream(ticket, cast("Mailbox", mailbox), node)
+
+
+class BlockingChat(Conversation[BlockingChatStream]):
+    """A conversation for plain scripts: ``for token in chat.send("Hello!")`` says something and reads the answer."""
+
+    def _submit(self, ids: Sequence[int], config: GenerationConfig) -> tuple[Ticket, Mailbox | None]:
+        return self.model._submit(ids, config, chat=True), None
+
+    def _stream(self, ticket: Ticket, mailbox: Mailbox | None, node: ChatNode) -> BlockingChatStream:
+        return BlockingChatStream(ticket, node)
 
 
 def _settled(node: ChatNode) -> FinishReason | None:

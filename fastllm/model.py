@@ -34,6 +34,7 @@ from fastllm.types import (
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from fastllm._delivery import Mailbox
     from fastllm.blocking import BlockingModel
     from fastllm.tokenizer import Tokenizer
 
@@ -532,6 +533,9 @@ class Model:
 
     def _open(self, prompt: Prompt, config: GenerationConfig, **options: Any) -> TokenStream:
         """Submits a request that will be read on an event loop."""
+        return TokenStream(*self._submit_with_mailbox(prompt, config, **options))
+
+    def _submit_with_mailbox(self, prompt: Prompt, config: GenerationConfig, **options: Any) -> tuple[Ticket, Mailbox]:
         mailbox = self.delivery.open()
         try:
             ticket = self._submit(prompt, config, channel=self.delivery.channel, tag=mailbox.tag, **options)
@@ -539,7 +543,7 @@ class Model:
             self.delivery.close(mailbox)
             raise
         mailbox.request = ticket.request
-        return TokenStream(ticket, mailbox)
+        return ticket, mailbox
 
     def _submit(
         self,

@@ -273,9 +273,8 @@ class RequestHandle:
         if end is None:
             return
         if end["reason"] == "error":
-            code, message, hint = end["error"] or ("internal", "[engine] the request failed.", "")
-            facts = {"cause": message} if code == "engine_dead" else {}
-            raise errors.from_code(code, message, hint, **facts)
+            facts = dict(end["error"])
+            raise errors.from_code(facts.pop("code"), facts.pop("message"), facts.pop("hint"), **facts)
         if end["reason"] == "cancelled" and not self._cut and self._ticket.model.closed:
             raise errors.EngineClosed(
                 f"[{self.request_id}] the model was closed after {self._generated} tokens of this request.",
@@ -502,7 +501,7 @@ class TokenStream(RequestHandle):
         mailbox, request, event = self._mailbox, self._request, Event()
 
         def look() -> None:
-            if request.state == "done":
+            if request.finish is not None:
                 event.set()
 
         mailbox.listeners.append(look)
