@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ TREE = {
     "batch_error": ("BatchError", ["FastLLMError", "ExceptionGroup"]),
 }
 
-ATTRIBUTES = {
+ATTRIBUTES: dict[str, dict[str, Any]] = {
     "corrupt_file": {"path": "/x/model.safetensors"},
     "unsupported_architecture": {"architecture": "Foo", "known": ("llama", "qwen2"), "path": "/x"},
     "missing_tensor": {"names": ("a", "b")},
@@ -121,7 +122,7 @@ def test_engine_dead_chains_its_cause() -> None:
 def test_batch_error_is_a_group_with_results() -> None:
     bad = errors.ContextTooLong("[batch] too long.", prompt_tokens=9, limit=4)
     error = BatchError("[batch] 1 of 2 requests failed.", [bad], results=["done", bad], hint="See .results.")
-    assert isinstance(error, ExceptionGroup) and isinstance(error, FastLLMError)
+    assert {ExceptionGroup, FastLLMError} <= set(BatchError.__mro__)
     assert error.exceptions == (bad,)
     assert error.results == ["done", bad]
     matched, rest = error.split(errors.ContextTooLong)
