@@ -63,7 +63,7 @@ def test_import_starts_no_thread() -> None:
     before = int(python("import numpy, anyio, os; print(len(os.listdir('/proc/self/task')))"))
     python_threads, all_threads = python(program).split()
     assert int(python_threads) == 1
-    assert int(all_threads) == before
+    assert int(all_threads) <= before
 
 
 def test_public_names_are_pinned() -> None:
