@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,16 +94,23 @@ def _values(tensor: Tensor, sample: int | None) -> tuple[npt.NDArray[np.float64]
     size = tensor.size
     if sample is None or size <= sample:
         return tensor.numpy().astype(np.float64).reshape(-1), False
+    if tensor.dtype.numpy is not None and tensor.device == "cpu":
+        array = tensor.numpy()
+        if tensor.contiguous:
+            starts = np.linspace(0, size - _RUN, sample // _RUN).astype(np.int64)
+            picked = array.reshape(-1)[starts[:, None] + np.arange(_RUN)]
+        else:  # the same step along every axis
+            step = math.ceil((size / sample) ** (1 / tensor.ndim))
+            picked = array[(slice(None, None, step),) * tensor.ndim]
+        return picked.astype(np.float64).reshape(-1), True
     if tensor.contiguous:
-        starts = np.linspace(0, size - _RUN, sample // _RUN).astype(np.int64)
-        flat = tensor.reshape(-1)
-        if tensor.dtype.numpy is not None and tensor.device == "cpu":
-            picked = flat.numpy()[starts[:, None] + np.arange(_RUN)]
-            return picked.astype(np.float64).reshape(-1), True
-        return np.concatenate([flat[int(at) : int(at) + _RUN].numpy() for at in starts]).astype(np.float64), True
-    rows = min(tensor.shape[0], 64)
-    picks = np.linspace(0, tensor.shape[0] - 1, rows).astype(np.int64)
-    return np.concatenate([_values(tensor[int(row)], max(_RUN, sample // rows))[0] for row in picks]), True
+        flat, run = tensor.reshape(-1), max(1, sample // 32)  # each run is a conversion by the engine
+        starts = np.linspace(0, size - run, 32).astype(np.int64)
+        return np.concatenate([flat[int(at) : int(at) + run].numpy() for at in starts]).astype(np.float64), True
+    if tensor.ndim == 1:
+        return tensor[:sample].numpy().astype(np.float64), True
+    picks = np.linspace(0, tensor.shape[0] - 1, min(tensor.shape[0], 16)).astype(np.int64)
+    return np.concatenate([_values(tensor[int(row)], max(_RUN, sample // 16))[0] for row in picks]), True
 
 
 def one_line(tensor: Tensor) -> str:
