@@ -141,8 +141,8 @@ def run_format(_: list[str]) -> int:
 
 
 def run_bench(arguments: list[str]) -> int:
-    if not (ROOT / "benchmarks" / "__main__.py").exists():
-        raise StepError("[bench] this version has no benchmarks/__main__.py, so there is nothing to run.")
+    if not (ROOT / "benchmarks" / "cpu.py").exists():
+        raise StepError("[bench] this checkout has no benchmarks/cpu.py, so there is nothing to run.")
     built = steps.wheel(_checked_compiler(), with_tests=False)
     folder, fresh = steps.install_wheel(".venv-bench", built)
     if fresh:
@@ -154,11 +154,11 @@ def run_bench(arguments: list[str]) -> int:
         except StepError as error:
             print(f"!!! llama.cpp is left out of the comparison: {error}")
     say("benchmarks")
-    # -P-like isolation: the folder benchmarks/ must be importable, the working tree's fastllm must not.
+    # The folder benchmarks/ must be importable, the working tree's fastllm must not.
     with tempfile.TemporaryDirectory(prefix="fastllm-bench-") as elsewhere:
         (Path(elsewhere) / "benchmarks").symlink_to(ROOT / "benchmarks")
         environment = {"FASTLLM_ROOT": str(ROOT)}
-        steps.run([folder / "bin" / "python", "-m", "benchmarks", *arguments], cwd=Path(elsewhere), env=environment)
+        steps.run([folder / "bin" / "python", "-m", "benchmarks.cpu", *arguments], cwd=Path(elsewhere), env=environment)
     return 0
 
 
