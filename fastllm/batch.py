@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AsCompleted", "BatchSource", "BatchStream", "batch_error"]
 
-BatchSource = Iterable[Prompt | Request] | AsyncIterable[Prompt | Request]
-_Open = Callable[[Prompt | Request, int], "TokenStream"]
+BatchSource: TypeAlias = "Iterable[Prompt | Request] | AsyncIterable[Prompt | Request]"
+_Open: TypeAlias = "Callable[[Prompt | Request, int], TokenStream]"
 _ItemT = TypeVar("_ItemT")
 _AT_ONCE = 32  # entries admitted between two looks at the event loop
 _CLOSE_TIMEOUT_S = 5.0

@@ -266,7 +266,7 @@ class RequestHandle:
             return error
         finally:
             self._release()
-        return self._completion or self._complete(cast("dict[str, Any]", self._ended_as()))
+        return cast("Completion", self.completion)  # it has ended and was read
 
     def _raise_failure(self) -> None:
         end = self._ended_as()
