@@ -28,12 +28,18 @@ constexpr std::array<Row, 12> kRows{{
     {DType::f8_e5m2, 1, "float8_e5m2", "f8_e5m2", "F8_E5M2"},
 }};
 
-const Row& row(DType dtype) { return kRows[static_cast<std::size_t>(dtype)]; }
+const Row& row(DType dtype) {
+  return kRows[static_cast<std::size_t>(dtype)];
+}
 
 }  // namespace
 
-std::size_t dtype_size(DType dtype) { return row(dtype).size; }
-const char* dtype_name(DType dtype) { return row(dtype).name; }
+std::size_t dtype_size(DType dtype) {
+  return row(dtype).size;
+}
+const char* dtype_name(DType dtype) {
+  return row(dtype).name;
+}
 
 std::optional<DType> dtype_from_name(std::string_view name) {
   for (const Row& r : kRows)

@@ -23,7 +23,9 @@ std::int64_t Shape::numel() const {
   return n;
 }
 
-bool Shape::operator==(const Shape& other) const { return std::ranges::equal(dims(), other.dims()); }
+bool Shape::operator==(const Shape& other) const {
+  return std::ranges::equal(dims(), other.dims());
+}
 
 std::string Shape::str() const {
   std::string out = "[";
@@ -52,7 +54,8 @@ std::optional<Shape> reshape_strides(const Shape& shape, const Shape& strides, c
       sizes[axes] = shape[i];
       steps[axes++] = strides[i];
     }
-  // Old and new axes pair up in groups of equal element count. The old axes of a group must lie in memory as one longer axis.
+  // Old and new axes pair up in groups of equal element count. The old axes of a group must lie in memory as one
+  // longer axis.
   int next = 0;
   for (std::size_t first = 0, end; first < axes; first = end) {
     end = first + 1;

@@ -24,16 +24,16 @@ class Shape {
   std::int64_t numel() const;
   std::span<const std::int64_t> dims() const { return {dims_.data(), static_cast<std::size_t>(rank_)}; }
   bool operator==(const Shape& other) const;
-  std::string str() const;               // "[32, 4096]"
-  Shape contiguous_strides() const;      // row-major strides, in elements
+  std::string str() const;  // "[32, 4096]"
+  Shape contiguous_strides() const;  // row-major strides, in elements
 
  private:
   std::array<std::int64_t, kMaxRank> dims_{};
   int rank_ = 0;
 };
 
-// Strides under which memory laid out as (shape, strides) reads as shape `to` without a copy; nothing when there are none. Both shapes
-// have the same number of elements.
+// Strides under which memory laid out as (shape, strides) reads as shape `to` without a copy; nothing when there are
+// none. Both shapes have the same number of elements.
 std::optional<Shape> reshape_strides(const Shape& shape, const Shape& strides, const Shape& to);
 
 }  // namespace fastllm::core

@@ -27,7 +27,8 @@ Tensor::Tensor(std::shared_ptr<Storage> storage, DType dtype, Shape shape, Shape
   std::int64_t count = size;  // bytes, guarded against shapes whose product wraps around
   for (std::int64_t dim : shape_.dims())
     if (__builtin_mul_overflow(count, dim, &count))
-      fail(ErrorCode::shape_error, cat("[tensor] the shape ", shape_.str(), " has more elements than memory could ever hold."));
+      fail(ErrorCode::shape_error,
+           cat("[tensor] the shape ", shape_.str(), " has more elements than memory could ever hold."));
   std::int64_t low = 0;  // index of the lowest and the highest element (strides may be negative)
   std::int64_t high = 0;
   for (int i = 0; i < shape_.rank(); ++i) {
@@ -36,8 +37,8 @@ Tensor::Tensor(std::shared_ptr<Storage> storage, DType dtype, Shape shape, Shape
   }
   const std::int64_t need = count ? offset_bytes_ + (high + 1) * size : offset_bytes_;
   if (offset_bytes_ + (count ? low * size : 0) < 0 || need > static_cast<std::int64_t>(storage_->bytes()))
-    fail(ErrorCode::shape_error, cat("[tensor] a ", dtype_name(dtype_), " tensor of shape ", shape_.str(), " needs ", need,
-                                     " bytes, but its storage has ", storage_->bytes(), "."));
+    fail(ErrorCode::shape_error, cat("[tensor] a ", dtype_name(dtype_), " tensor of shape ", shape_.str(), " needs ",
+                                     need, " bytes, but its storage has ", storage_->bytes(), "."));
 }
 
 Tensor Tensor::empty(DType dtype, Shape shape) {
@@ -53,8 +54,8 @@ bool Tensor::contiguous() const {
 
 Tensor Tensor::reshape(Shape shape) const {
   if (shape.numel() != numel())
-    fail(ErrorCode::shape_error, cat("[reshape] shape ", shape.str(), " has ", shape.numel(), " elements, but the tensor ",
-                                     shape_.str(), " has ", numel(), "."));
+    fail(ErrorCode::shape_error, cat("[reshape] shape ", shape.str(), " has ", shape.numel(),
+                                     " elements, but the tensor ", shape_.str(), " has ", numel(), "."));
   const std::optional<Shape> strides = reshape_strides(shape_, strides_, shape);
   if (!strides)
     fail(ErrorCode::shape_error,

@@ -1,6 +1,6 @@
 #pragma once
-// Storage: a block of memory on one device, freed by its last owner (malloc, a mapped file, a numpy array, device memory).
-// Tensor: a strided window on a Storage. Copying a Tensor copies the handle, never the data.
+// Storage: a block of memory on one device, freed by its last owner (malloc, a mapped file, a numpy array, device
+// memory). Tensor: a strided window on a Storage. Copying a Tensor copies the handle, never the data.
 
 #include <cstddef>
 #include <cstdint>
@@ -70,9 +70,9 @@ class Tensor {
     return static_cast<T*>(data());
   }
 
-  Tensor reshape(Shape shape) const;                                           // a view; Error(shape_error) if not viewable
-  Tensor slice(int axis, std::int64_t start, std::int64_t stop) const;         // a view
-  Tensor permute(std::span<const int> axes) const;                             // a view
+  Tensor reshape(Shape shape) const;  // a view; Error(shape_error) if not viewable
+  Tensor slice(int axis, std::int64_t start, std::int64_t stop) const;  // a view
+  Tensor permute(std::span<const int> axes) const;  // a view
 
  private:
   std::shared_ptr<Storage> storage_;

@@ -1,6 +1,7 @@
-// The whole protocol lives in one 64-bit word: [epoch 32 | chunks not yet claimed 16 | chunks being run 16]. Claiming a chunk moves one
-// from the second field to the third in a single compare-and-swap, so a job is over exactly when both are zero, a claimed chunk
-// pins the job's description, and a thread that is slow to wake can neither hold up a job nor see half of the next one.
+// The whole protocol lives in one 64-bit word: [epoch 32 | chunks not yet claimed 16 | chunks being run 16]. Claiming
+// a chunk moves one from the second field to the third in a single compare-and-swap, so a job is over exactly when
+// both are zero, a claimed chunk pins the job's description, and a thread that is slow to wake can neither hold up a
+// job nor see half of the next one.
 #include "core/threads.h"
 
 #include <pthread.h>
@@ -31,10 +32,15 @@ constexpr std::uint64_t kPendingOne = std::uint64_t{1} << 16;
 constexpr std::uint64_t kEpochOne = std::uint64_t{1} << 32;
 constexpr std::int64_t kMaxChunks = 0xffff;
 
-std::int64_t pending(std::uint64_t word) { return static_cast<std::int64_t>(word >> 16 & 0xffff); }
-bool finished(std::uint64_t word) { return (word & (kEpochOne - 1)) == 0; }
+std::int64_t pending(std::uint64_t word) {
+  return static_cast<std::int64_t>(word >> 16 & 0xffff);
+}
+bool finished(std::uint64_t word) {
+  return (word & (kEpochOne - 1)) == 0;
+}
 
-// How long a thread looks for news before it sleeps. Longer than the serial ops between two parallel ones, far shorter than a step.
+// How long a thread looks for news before it sleeps. Longer than the serial ops between two parallel ones, far
+// shorter than a step.
 constexpr auto kSpin = std::chrono::microseconds(40);
 
 void relax() {
@@ -153,8 +159,8 @@ struct ThreadPool::State {
   std::mutex mutex;
   std::condition_variable work;  // for workers
   std::condition_variable done;  // for the caller
-  std::mutex caller;             // one job at a time
-  std::exception_ptr error;      // first one of the job; under mutex
+  std::mutex caller;  // one job at a time
+  std::exception_ptr error;  // first one of the job; under mutex
   std::vector<std::thread> workers;
   Clock::duration spin = kSpin;
   unsigned born_at_fork = 0;
@@ -209,7 +215,9 @@ void ThreadPool::State::work_loop(int worker) {
   running_worker = worker;
   while (!stopping.load(std::memory_order_acquire)) {
     if (take_part(worker)) continue;
-    const auto news = [&] { return pending(word.load(std::memory_order_acquire)) > 0 || stopping.load(std::memory_order_relaxed); };
+    const auto news = [&] {
+      return pending(word.load(std::memory_order_acquire)) > 0 || stopping.load(std::memory_order_relaxed);
+    };
     if (spin_until(spin, news)) continue;
     std::unique_lock<std::mutex> lock(mutex);
     sleepers.fetch_add(1);  // before the last look: a caller either sees the sleeper or is seen here
@@ -257,7 +265,8 @@ void ThreadPool::run(std::int64_t n, std::int64_t grain, Chunk chunk, void* cont
   State& state = *state_;
   const bool nested = running_pool == &state;
   grain = std::max({grain, std::int64_t{1}, (n + kMaxChunks - 1) / kMaxChunks});
-  if (nested || n <= grain || state.workers.empty() || state.born_at_fork != fork_count.load(std::memory_order_relaxed)) {
+  if (nested || n <= grain || state.workers.empty() ||
+      state.born_at_fork != fork_count.load(std::memory_order_relaxed)) {
     chunk(context, 0, n, nested ? running_worker : 0);
     return;
   }
@@ -271,7 +280,9 @@ void ThreadPool::run(std::int64_t n, std::int64_t grain, Chunk chunk, void* cont
   const std::uint64_t epoch = (state.word.load(std::memory_order_relaxed) & ~(kEpochOne - 1)) + kEpochOne;
   state.word.store(epoch + kPendingOne * static_cast<std::uint64_t>(state.chunks));
   if (const int asleep = state.sleepers.load(); asleep > 0) {
-    { const std::lock_guard<std::mutex> lock(state.mutex); }
+    {
+      const std::lock_guard<std::mutex> lock(state.mutex);
+    }
     const std::int64_t wanted = std::min<std::int64_t>(asleep, state.chunks - 1);
     for (std::int64_t i = 0; i < wanted; ++i) state.work.notify_one();
   }

@@ -1,6 +1,7 @@
 #pragma once
-// THE device contract. The graph and the engine reach a device through this class alone; nothing outside src/device/<x>/ includes that
-// folder's headers. A Backend is used by one thread at a time (the step thread, or eager calls under its mutex).
+// THE device contract. The graph and the engine reach a device through this class alone; nothing outside
+// src/device/<x>/ includes that folder's headers. A Backend is used by one thread at a time (the step thread, or
+// eager calls under its mutex).
 
 #include <cstddef>
 #include <cstdint>
@@ -30,8 +31,9 @@ struct DeviceInfo {
   int threads = 0;
 };
 
-// One row block of a Linear's weight: [N_i, K] of a dense dtype (quantised formats add a variant here), with its bias [N_i] or none.
-// Several parts make one product whose outputs lie side by side (QKV, gate/up): no copy is made on the CPU.
+// One row block of a Linear's weight: [N_i, K] of a dense dtype (quantised formats add a variant here), with its bias
+// [N_i] or none. Several parts make one product whose outputs lie side by side (QKV, gate/up): no copy is made on the
+// CPU.
 struct LinearPart {
   core::Tensor weight;
   core::Tensor bias;  // undefined: none
@@ -62,16 +64,18 @@ class Backend {
   virtual std::shared_ptr<core::Storage> allocate(std::size_t bytes) = 0;
   virtual void copy_in(void* device_to, const void* host_from, std::size_t bytes) = 0;
   virtual void copy_out(void* host_to, const void* device_from, std::size_t bytes) = 0;
-  virtual core::Tensor place(const core::Tensor& host) = 0;  // on this device; the same tensor where host memory is the device's
+  virtual core::Tensor place(
+      const core::Tensor& host) = 0;  // on this device; the same tensor where host memory is the device's
 
   // Error(dtype_error/shape_error) for a weight no kernel can read. Keeps its parts' storage alive.
   virtual std::unique_ptr<PackedLinear> pack_linear(std::span<const LinearPart> parts) = 0;
 
-  // The same step with every array in this device's memory, valid until the next call: one transfer a step. Host memory: as it is.
+  // The same step with every array in this device's memory, valid until the next call: one transfer a step. Host
+  // memory: as it is.
   virtual StepView stage(const StepView& host) { return host; }
 
-  // Runs one op. `step` may be null for ops that need none. Shapes were checked by graph/infer; backends check only what they alone
-  // know (dtype support). Returns when queued (GPU) or done (CPU).
+  // Runs one op. `step` may be null for ops that need none. Shapes were checked by graph/infer; backends check only
+  // what they alone know (dtype support). Returns when queued (GPU) or done (CPU).
   virtual void run(const OpCall& call, const StepView* step) = 0;
   virtual void synchronize() = 0;
 
@@ -81,8 +85,8 @@ class Backend {
   std::mutex mutex_;
 };
 
-// "cpu", "null", "cuda", "cuda:1", "auto". Error(device_not_available) says why not: not built, no driver, no such device.
-// Each call makes a new CPU backend with its own threads; GPU backends are shared per device.
+// "cpu", "null", "cuda", "cuda:1", "auto". Error(device_not_available) says why not: not built, no driver, no such
+// device. Each call makes a new CPU backend with its own threads; GPU backends are shared per device.
 std::shared_ptr<Backend> open_device(std::string_view name, const DeviceOptions& options = {});
 
 struct DeviceReport {

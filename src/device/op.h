@@ -1,12 +1,14 @@
 #pragma once
-// The vocabulary of ops: one struct per op, its attributes with the field's names. The same structs sit in graph nodes, are
-// dispatched by every backend, and are what Python's `ops` names reach. To add an op: its struct and a place in `Op` here, its
-// shape rule in graph/infer.cpp, its scalar reference and kernels under the same name in each backend, its face in ops.py.
+// The vocabulary of ops: one struct per op, its attributes with the field's names. The same structs sit in graph
+// nodes, are dispatched by every backend, and are what Python's `ops` names reach. To add an op: its struct and a
+// place in `Op` here, its shape rule in graph/infer.cpp, its scalar reference and kernels under the same name in each
+// backend, its face in ops.py.
 //
 // Conventions. T = tokens of this step (all sequences end to end), R = selected rows, H = heads, D = head size.
 // A View's last axis is contiguous unless the op says otherwise; outer axes may be strided, so a slice of a fused
-// product costs nothing. Activations are float32 on the CPU and float32, float16 or bfloat16 on a GPU; norms, softmax and
-// accumulation are float32 everywhere. An output may alias the input named "in place ok" exactly (same pointer and strides).
+// product costs nothing. Activations are float32 on the CPU and float32, float16 or bfloat16 on a GPU; norms, softmax
+// and accumulation are float32 everywhere. An output may alias the input named "in place ok" exactly (same pointer
+// and strides).
 
 #include <cstdint>
 #include <variant>
@@ -24,7 +26,20 @@ struct View {
   core::Shape stride;  // in elements
 };
 
-enum class Activation : std::uint8_t { none, silu, gelu, gelu_tanh, relu, tanh, sigmoid, exp, square, rsqrt, neg, softcap };
+enum class Activation : std::uint8_t {
+  none,
+  silu,
+  gelu,
+  gelu_tanh,
+  relu,
+  tanh,
+  sigmoid,
+  exp,
+  square,
+  rsqrt,
+  neg,
+  softcap
+};
 enum class BinaryKind : std::uint8_t { add, sub, mul, div, maximum, minimum };
 
 // in: ids [T] i32, weight [V, N] (any float dtype); out [T, N] = weight[ids] * scale
@@ -32,8 +47,8 @@ struct Embedding {
   float scale = 1.0f;
 };
 
-// in: x [T, K], (residual [T, N] if add_residual); the weight travels in OpCall::linear. out [T, N] = act(x W^T + b) (+ residual).
-// Multiplying by `scale` happens before the bias. out may alias residual.
+// in: x [T, K], (residual [T, N] if add_residual); the weight travels in OpCall::linear. out [T, N] = act(x W^T + b)
+// (+ residual). Multiplying by `scale` happens before the bias. out may alias residual.
 struct Linear {
   bool add_residual = false;
   Activation activation = Activation::none;
@@ -43,13 +58,15 @@ struct Linear {
 // in: a [..., M, K], b [..., K, N] (any strides); out [..., M, N]; leading axes broadcast. For eager use and teaching.
 struct MatMul {};
 
-// in: x [..., N], weight [N]; out [..., N] = x / sqrt(mean(x^2) + eps) * (weight_offset + weight). Zhang & Sennrich 2019. In place ok.
+// in: x [..., N], weight [N]; out [..., N] = x / sqrt(mean(x^2) + eps) * (weight_offset + weight). Zhang & Sennrich
+// 2019. In place ok.
 struct RmsNorm {
   float eps = 1e-6f;
   float weight_offset = 0.0f;  // 1 for gemma, whose checkpoints store weight - 1
 };
 
-// in: x [T, N], residual [T, N], weight [N]; out: sum [T, N] = x + residual (in place ok on residual), normed [T, N] = RmsNorm(sum).
+// in: x [T, N], residual [T, N], weight [N]; out: sum [T, N] = x + residual (in place ok on residual), normed [T, N]
+// = RmsNorm(sum).
 struct AddRmsNorm {
   float eps = 1e-6f;
   float weight_offset = 0.0f;
@@ -60,13 +77,14 @@ struct LayerNorm {
   float eps = 1e-5f;
 };
 
-// in: x [T, H, D], positions [T] i32, inv_freq [rotary_dim / 2] f32, (long_inv_freq likewise); out [T, H, D]. Su et al. 2021. In place ok.
-// The first rotary_dim channels of each head are rotated; the rest pass through. half-split pairs (i, i + rotary_dim/2), or interleaved
-// pairs (2i, 2i + 1). cos and sin are multiplied by attention_factor.
+// in: x [T, H, D], positions [T] i32, inv_freq [rotary_dim / 2] f32, (long_inv_freq likewise); out [T, H, D]. Su et
+// al. 2021. In place ok. The first rotary_dim channels of each head are rotated; the rest pass through. half-split
+// pairs (i, i + rotary_dim/2), or interleaved pairs (2i, 2i + 1). cos and sin are multiplied by attention_factor.
 enum class RopeLength : std::uint8_t {
   fixed,        // inv_freq as given
-  dynamic_ntk,  // sequences with rope_len > original_max: base * ((factor * len / original_max) - (factor - 1)) ^ (dim / (dim - 2))
-  long_short,   // sequences with rope_len > original_max use long_inv_freq (longrope)
+  // sequences with rope_len > original_max: base * ((factor * len / original_max) - (factor - 1)) ^ (dim / (dim - 2))
+  dynamic_ntk,
+  long_short,  // sequences with rope_len > original_max use long_inv_freq (longrope)
 };
 struct Rope {
   int rotary_dim = 0;
@@ -78,18 +96,20 @@ struct Rope {
   int original_max = 0;
 };
 
-// in: k [T, Hkv, D], v [T, Hkv, Dv]. Stores this step's keys and values in the paged cache of `layer` (StepView::slots).
+// in: k [T, Hkv, D], v [T, Hkv, Dv]. Stores this step's keys and values in the paged cache of `layer`
+// (StepView::slots).
 struct KvWrite {
   int layer = 0;
 };
 
-// in: q [T, Hq, D]; out [T, Hq, Dv]. Causal attention of each token over its sequence's paged cache (which already holds this step's
-// keys): softmax(softcap(scale * q k^T) + mask) v. Query heads share key heads in order (GQA: kv head = h / (Hq / Hkv)).
-// Online softmax over cache tiles at fixed absolute positions, so a token's result does not depend on the batch or the chunking.
+// in: q [T, Hq, D]; out [T, Hq, Dv]. Causal attention of each token over its sequence's paged cache (which already
+// holds this step's keys): softmax(softcap(scale * q k^T) + mask) v. Query heads share key heads in order (GQA: kv
+// head = h / (Hq / Hkv)). Online softmax over cache tiles at fixed absolute positions, so a token's result does not
+// depend on the batch or the chunking.
 struct Attention {
   int layer = 0;
   float scale = 1.0f;
-  int window = 0;        // > 0: a token sees itself and the window - 1 tokens before it
+  int window = 0;  // > 0: a token sees itself and the window - 1 tokens before it
   float softcap = 0.0f;  // > 0: tanh(s / softcap) * softcap before the mask
 };
 
@@ -121,11 +141,12 @@ struct Softmax {};
 // in: x [T, N]; out [R, N] = x[StepView::selected_rows]. Eager: rows [R] i32 as a second input.
 struct SelectRows {};
 
-// in: x (any strides, any dtype); out the same shape, any dtype: a strided, converting copy (numpy's astype rules, round to nearest even).
+// in: x (any strides, any dtype); out the same shape, any dtype: a strided, converting copy (numpy's astype rules,
+// round to nearest even).
 struct Copy {};
 
-using Op = std::variant<Embedding, Linear, MatMul, RmsNorm, AddRmsNorm, LayerNorm, Rope, KvWrite, Attention, Unary, Binary, Affine,
-                        GatedActivation, Softmax, SelectRows, Copy>;
+using Op = std::variant<Embedding, Linear, MatMul, RmsNorm, AddRmsNorm, LayerNorm, Rope, KvWrite, Attention, Unary,
+                        Binary, Affine, GatedActivation, Softmax, SelectRows, Copy>;
 
 // "rms_norm" and so on: the name in errors, in Python and in profiles.
 const char* op_name(const Op& op);

@@ -1,7 +1,7 @@
 #pragma once
-// What one engine step hands to the kernels besides activations: which tokens, whose they are and where their keys live.
-// All pointers are on the device that runs the step. Sequences of a step lie end to end: first those in decode, then chunks of prefill,
-// but kernels rely only on query_start.
+// What one engine step hands to the kernels besides activations: which tokens, whose they are and where their keys
+// live. All pointers are on the device that runs the step. Sequences of a step lie end to end: first those in decode,
+// then chunks of prefill, but kernels rely only on query_start.
 
 #include <cstdint>
 #include <span>
@@ -10,7 +10,8 @@
 
 namespace fastllm::device {
 
-// The paged cache of one layer. k: [blocks, kv_heads, block_tokens, head_dim], v: [blocks, kv_heads, block_tokens, v_head_dim].
+// The paged cache of one layer. k: [blocks, kv_heads, block_tokens, head_dim], v: [blocks, kv_heads, block_tokens,
+// v_head_dim].
 struct KvLayer {
   void* k = nullptr;
   void* v = nullptr;
@@ -32,9 +33,9 @@ struct StepView {
   const std::int32_t* sequence_of = nullptr;    // [T] index of the token's sequence in this step
   const std::int32_t* query_start = nullptr;    // [S + 1] first token of each sequence
   const std::int32_t* kv_len = nullptr;         // [S] tokens in the cache, this step's included
-  const std::int32_t* rope_len = nullptr;       // [S] length that length-dependent RoPE uses: max(prompt length, kv_len)
-  const std::int64_t* slots = nullptr;          // [T] block * block_tokens + offset, where KvWrite stores the token
-  const std::int32_t* block_table = nullptr;    // [S, max_blocks] block ids of each sequence
+  const std::int32_t* rope_len = nullptr;  // [S] length that length-dependent RoPE uses: max(prompt length, kv_len)
+  const std::int64_t* slots = nullptr;  // [T] block * block_tokens + offset, where KvWrite stores the token
+  const std::int32_t* block_table = nullptr;  // [S, max_blocks] block ids of each sequence
   const std::int32_t* selected_rows = nullptr;  // [R] indices into the T tokens, ascending
 
   std::span<const KvLayer> kv;  // by Attention::layer

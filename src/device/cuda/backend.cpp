@@ -1,0 +1,373 @@
+#include "device/cuda/backend.h"
+
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstring>
+#include <map>
+#include <mutex>
+
+#include "core/error.h"
+
+namespace fastllm::cuda {
+
+using core::cat;
+using core::DType;
+using core::ErrorCode;
+
+void check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // clears it where it can be cleared
+  if (status == cudaErrorMemoryAllocation)
+    core::fail(ErrorCode::out_of_memory, cat("[", what, "] the GPU has no memory left for this."),
+               "Use fewer KV blocks (EngineConfig.kv_memory), a shorter context or a lower-bit model.");
+  core::fail(ErrorCode::device_lost,
+             cat("[", what, "] CUDA reports ", cudaGetErrorName(status), ": ", cudaGetErrorString(status), "."),
+             "Load the model again; if it comes back, look at the driver's log.");
+}
+
+namespace {
+
+template <class T>
+std::size_t padded(std::size_t count) {
+  return (count * sizeof(T) + 255) / 256 * 256;
+}
+
+// The rows of a host tensor in order: as they lie if contiguous, else gathered into `scratch`.
+const void* packed_rows(const core::Tensor& t, std::vector<char>& scratch) {
+  if (t.contiguous()) return t.data();
+  const std::size_t element = core::dtype_size(t.dtype());
+  scratch.resize(t.nbytes());
+  char* to = scratch.data();
+  for (std::int64_t i = 0; i < t.shape()[0]; ++i)
+    for (std::int64_t j = 0; j < t.shape()[1]; ++j, to += element)
+      std::memcpy(
+          to, static_cast<const char*>(t.data()) + (i * t.strides()[0] + j * t.strides()[1]) * std::int64_t(element),
+          element);
+  return scratch.data();
+}
+
+float element_as_float(const core::Tensor& t, std::int64_t i) {
+  if (t.dtype() == DType::f32) return t.as<float>()[i * t.strides()[0]];
+  const std::uint16_t bits = t.as<std::uint16_t>()[i * t.strides()[0]];
+  if (t.dtype() == DType::bf16) {
+    const std::uint32_t wide = std::uint32_t(bits) << 16;
+    float value;
+    std::memcpy(&value, &wide, 4);
+    return value;
+  }
+  __half_raw raw;
+  raw.x = bits;
+  return __half2float(__half(raw));
+}
+
+}  // namespace
+
+CudaBackend::CudaBackend(int ordinal) : ordinal_(ordinal) {
+  use();
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, ordinal), "device");
+  std::size_t free = 0;
+  std::size_t total = 0;
+  check(cudaMemGetInfo(&free, &total), "device");
+  info_.name = cat("cuda:", ordinal);
+  info_.isa = cat("sm_", properties.major, properties.minor);
+  info_.description = cat(properties.name, ", ", info_.isa, ", ", total >> 30, " GiB");
+  info_.memory_total = static_cast<std::int64_t>(total);
+  info_.memory_free = static_cast<std::int64_t>(free);
+  info_.threads = 1;
+  place_ = core::Place{info_.name, false};
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "device");
+  stream_ = std::shared_ptr<CUstream_st>(stream, [](cudaStream_t s) { cudaStreamDestroy(s); });
+  cudaMemPool_t pool = nullptr;
+  check(cudaDeviceGetDefaultMemPool(&pool, ordinal), "device");
+  std::uint64_t keep = UINT64_MAX;  // freed blocks stay with the process and are reused
+  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "device");
+  context_ = Context{stream, properties.multiProcessorCount, &workspace_};
+}
+
+CudaBackend::~CudaBackend() {
+  cudaSetDevice(ordinal_);
+  cudaStreamSynchronize(stream_.get());
+  if (staging_host_) cudaFreeHost(staging_host_);
+}
+
+void CudaBackend::use() const {
+  check(cudaSetDevice(ordinal_), "device");
+}
+
+std::shared_ptr<core::Storage> CudaBackend::allocate(std::size_t bytes) {
+  use();
+  void* data = nullptr;
+  check(cudaMallocAsync(&data, bytes ? bytes : 256, stream_.get()), "allocate");
+  return std::make_shared<core::Storage>(data, bytes, place_, [data, stream = stream_, ordinal = ordinal_] {
+    cudaSetDevice(ordinal);
+    cudaFreeAsync(data, stream.get());
+  });
+}
+
+void CudaBackend::copy_in(void* device_to, const void* host_from, std::size_t bytes) {
+  if (!bytes) return;
+  use();
+  check(cudaMemcpyAsync(device_to, host_from, bytes, cudaMemcpyDefault, stream_.get()), "copy_in");
+}
+
+void CudaBackend::copy_out(void* host_to, const void* device_from, std::size_t bytes) {
+  if (!bytes) return;
+  use();
+  check(cudaMemcpyAsync(host_to, device_from, bytes, cudaMemcpyDefault, stream_.get()), "copy_out");
+  synchronize();
+}
+
+core::Tensor CudaBackend::place(const core::Tensor& host) {
+  if (!host.defined() || host.place() == place_) return host;
+  std::vector<char> scratch;
+  const void* data = host.data();
+  if (!host.contiguous()) {
+    if (host.shape().rank() != 2)
+      core::fail(ErrorCode::shape_error,
+                 cat("[place] a strided tensor of shape ", host.shape().str(), " cannot move to ", info_.name, "."),
+                 "Make it contiguous first.");
+    data = packed_rows(host, scratch);
+  }
+  core::Tensor on_device(allocate(host.nbytes()), host.dtype(), host.shape());
+  copy_in(on_device.data(), data, host.nbytes());
+  synchronize();  // `scratch` and the caller's buffer may go away
+  return on_device;
+}
+
+std::unique_ptr<device::PackedLinear> CudaBackend::pack_linear(std::span<const device::LinearPart> parts) {
+  auto packed = std::make_unique<DenseLinear>();
+  packed->dtype = parts[0].weight.dtype();
+  packed->in_features = parts[0].weight.shape()[1];
+  bool any_bias = false;
+  for (const device::LinearPart& part : parts) {
+    const core::Tensor& w = part.weight;
+    if (w.dtype() != packed->dtype || w.shape()[1] != packed->in_features)
+      core::fail(ErrorCode::internal, "[linear] the parts of one product differ in dtype or input size.");
+    if (w.dtype() != DType::f32 && !core::is_half(w.dtype()))
+      core::fail(ErrorCode::dtype_error,
+                 cat("[linear] a weight of dtype ", core::dtype_name(w.dtype()), " has no CUDA kernel."));
+    packed->out_features += w.shape()[0];
+    packed->bytes += w.nbytes();
+    any_bias = any_bias || part.bias.defined();
+  }
+  // A single weight that is here already (a tied embedding, an eager call) is shared, not copied.
+  if (parts.size() == 1 && parts[0].weight.place() == place_ && parts[0].weight.contiguous()) {
+    packed->weight = parts[0].weight.storage();
+    packed->data = parts[0].weight.data();
+  } else {
+    packed->weight = allocate(packed->bytes);
+    packed->data = packed->weight->data();
+    char* to = static_cast<char*>(packed->weight->data());
+    std::vector<char> scratch;
+    for (const device::LinearPart& part : parts) {
+      copy_in(to, part.weight.place().host ? packed_rows(part.weight, scratch) : part.weight.data(),
+              part.weight.nbytes());
+      synchronize();
+      to += part.weight.nbytes();
+    }
+  }
+  if (any_bias) {
+    std::vector<float> bias(static_cast<std::size_t>(packed->out_features), 0.0f);
+    std::size_t at = 0;
+    for (const device::LinearPart& part : parts) {
+      if (part.bias.defined()) {
+        core::Tensor host = part.bias;
+        if (!host.place().host) {
+          host = core::Tensor::empty(part.bias.dtype(), part.bias.shape());
+          copy_out(host.data(), part.bias.data(), part.bias.nbytes());
+        }
+        for (std::int64_t i = 0; i < host.numel(); ++i)
+          bias[at + static_cast<std::size_t>(i)] = element_as_float(host, i);
+      }
+      at += static_cast<std::size_t>(part.weight.shape()[0]);
+    }
+    packed->bias = allocate(bias.size() * sizeof(float));
+    copy_in(packed->bias->data(), bias.data(), bias.size() * sizeof(float));
+    synchronize();
+  }
+  return packed;
+}
+
+// All of a step's arrays in one pinned buffer and one copy.
+device::StepView CudaBackend::stage(const device::StepView& host) {
+  use();
+  const std::size_t t = static_cast<std::size_t>(host.tokens);
+  const std::size_t s = static_cast<std::size_t>(host.sequences);
+  const std::size_t r = static_cast<std::size_t>(host.rows);
+  const std::size_t b = s * static_cast<std::size_t>(host.max_blocks);
+  using I = std::int32_t;
+  const std::size_t need =
+      3 * padded<I>(t) + padded<std::int64_t>(t) + padded<I>(s + 1) + 2 * padded<I>(s) + padded<I>(b) + padded<I>(r);
+  if (need > staging_bytes_) {
+    synchronize();
+    if (staging_host_) check(cudaFreeHost(staging_host_), "stage");
+    staging_host_ = nullptr;
+    staging_bytes_ = 0;
+    check(cudaMallocHost(&staging_host_, need * 2), "stage");
+    staging_device_ = allocate(need * 2);
+    staging_bytes_ = need * 2;
+  }
+  device::StepView view = host;
+  std::size_t at = 0;
+  auto put = [&](auto*& pointer, std::size_t count) {
+    using T = std::remove_const_t<std::remove_pointer_t<std::remove_reference_t<decltype(pointer)>>>;
+    if (pointer) std::memcpy(static_cast<char*>(staging_host_) + at, pointer, count * sizeof(T));
+    pointer = reinterpret_cast<const T*>(static_cast<char*>(staging_device_->data()) + at);
+    at += padded<T>(count);
+  };
+  put(view.token_ids, t);
+  put(view.positions, t);
+  put(view.sequence_of, t);
+  put(view.slots, t);
+  put(view.query_start, s + 1);
+  put(view.kv_len, s);
+  put(view.rope_len, s);
+  put(view.block_table, b);
+  put(view.selected_rows, r);
+  copy_in(staging_device_->data(), staging_host_, at);
+  return view;
+}
+
+void CudaBackend::grow_workspace(std::size_t floats) {
+  if (floats <= workspace_.floats) return;
+  workspace_storage_ = allocate(floats * sizeof(float));
+  workspace_ = Workspace{static_cast<float*>(workspace_storage_->data()), floats};
+}
+
+void CudaBackend::synchronize() {
+  check(cudaStreamSynchronize(stream_.get()), "synchronize");
+}
+
+void CudaBackend::run(const device::OpCall& call, const device::StepView* step) {
+  use();
+  struct Visitor {
+    CudaBackend& self;
+    const Context& c;
+    const device::OpCall& call;
+    const device::StepView* step;
+    std::span<const View> in;
+    std::span<const View> out;
+    const device::StepView& needed(const char* op) const {
+      if (!step) core::fail(ErrorCode::internal, cat("[", op, "] runs on a step, but none was given."));
+      return *step;
+    }
+    void operator()(const device::Embedding& op) const { embedding(c, op, in[0], in[1], out[0]); }
+    void operator()(const device::Linear& op) const {
+      const auto* weight = dynamic_cast<const DenseLinear*>(call.linear);
+      if (!weight) core::fail(ErrorCode::internal, "[linear] the weight was not packed by the CUDA backend.");
+      linear(c, op, in[0], op.add_residual ? &in[1] : nullptr, *weight, out[0]);
+    }
+    void operator()(const device::MatMul&) const { matmul(c, in[0], in[1], out[0]); }
+    void operator()(const device::RmsNorm& op) const { rms_norm(c, op, in[0], in[1], out[0]); }
+    void operator()(const device::AddRmsNorm& op) const { add_rms_norm(c, op, in[0], in[1], in[2], out[0], out[1]); }
+    void operator()(const device::LayerNorm& op) const { layer_norm(c, op, in[0], in[1], in[2], out[0]); }
+    void operator()(const device::Rope& op) const {
+      const device::StepView none{};
+      rope(c, op, in[0], in[1], in[2], in.size() > 3 ? &in[3] : nullptr, step ? *step : none, out[0]);
+    }
+    void operator()(const device::KvWrite& op) const { kv_write(c, op, in[0], in[1], needed("kv_write")); }
+    void operator()(const device::Attention& op) const {
+      const device::StepView& s = needed("attention");
+      const device::KvLayer& layer = s.kv[static_cast<std::size_t>(op.layer)];
+      self.grow_workspace(attention_workspace(op, s.sequences, static_cast<int>(in[0].shape[1]), layer.v_head_dim,
+                                              s.max_blocks * s.block_tokens));
+      attention(c, op, in[0], s, out[0]);
+    }
+    void operator()(const device::Unary& op) const { unary(c, op, in[0], out[0]); }
+    void operator()(const device::Binary& op) const { binary(c, op, in[0], in[1], out[0]); }
+    void operator()(const device::Affine& op) const { affine(c, op, in[0], out[0]); }
+    void operator()(const device::GatedActivation& op) const { gated_activation(c, op, in[0], in[1], out[0]); }
+    void operator()(const device::Softmax&) const { softmax(c, in[0], out[0]); }
+    void operator()(const device::SelectRows&) const {
+      select_rows(c, in[0],
+                  in.size() > 1 ? static_cast<const std::int32_t*>(in[1].data) : needed("select_rows").selected_rows,
+                  out[0]);
+    }
+    void operator()(const device::Copy&) const { copy(c, in[0], out[0]); }
+  };
+  std::visit(Visitor{*this, context_, call, step, call.in, call.out}, call.op);
+}
+
+}  // namespace fastllm::cuda
+
+// ---- which devices there are
+// ------------------------------------------------------------------------------------------------
+
+namespace fastllm::device {
+namespace {
+
+using core::cat;
+using core::ErrorCode;
+using cuda::check;
+
+constexpr int kLowestMajor = 8;  // bfloat16 tensor cores and asynchronous copies
+
+// The number of GPUs, or why there are none.
+int device_count(std::string& why) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  cudaGetLastError();
+  if (status == cudaSuccess && count > 0) return count;
+  int driver = 0;
+  cudaDriverGetVersion(&driver);
+  cudaGetLastError();
+  if (driver == 0)
+    why = "no NVIDIA driver is installed";
+  else if (status == cudaErrorInsufficientDriver)
+    why = cat("the NVIDIA driver supports CUDA ", driver / 1000, ".", driver % 1000 / 10, ", but this build needs ",
+              CUDART_VERSION / 1000, ".", CUDART_VERSION % 1000 / 10);
+  else
+    why = cat("the driver finds no GPU (", cudaGetErrorName(status == cudaSuccess ? cudaErrorNoDevice : status), ")");
+  return 0;
+}
+
+}  // namespace
+
+std::vector<DeviceReport> cuda_reports() {
+  std::string why;
+  const int count = device_count(why);
+  if (count == 0) return {{"cuda", false, why}};
+  std::vector<DeviceReport> found;
+  for (int i = 0; i < count; ++i) {
+    cudaDeviceProp properties{};
+    if (cudaGetDeviceProperties(&properties, i) != cudaSuccess) continue;
+    const bool supported = properties.major >= kLowestMajor;
+    found.push_back({cat("cuda:", i), supported,
+                     cat(properties.name, ", compute capability ", properties.major, ".", properties.minor, ", ",
+                         properties.totalGlobalMem >> 30, " GiB",
+                         supported ? "" : cat(": this build's kernels need ", kLowestMajor, ".0 or newer"))});
+  }
+  return found;
+}
+
+std::shared_ptr<Backend> make_cuda_backend(int ordinal) {
+  static std::mutex mutex;
+  static std::map<int, std::weak_ptr<Backend>> opened;  // one backend a device
+  std::string why;
+  const int count = device_count(why);
+  if (count == 0)
+    core::fail(ErrorCode::device_not_available, cat("[device] 'cuda:", ordinal, "' is not available: ", why, "."),
+               "Use device=\"cpu\".");
+  if (ordinal >= count)
+    core::fail(ErrorCode::device_not_available,
+               cat("[device] 'cuda:", ordinal, "' is not available: this machine has ", count,
+                   count == 1 ? " GPU, cuda:0." : " GPUs, numbered from cuda:0."));
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, ordinal), "device");
+  if (properties.major < kLowestMajor)
+    core::fail(ErrorCode::device_not_available,
+               cat("[device] 'cuda:", ordinal, "' (", properties.name, ") has compute capability ", properties.major,
+                   ".", properties.minor, ", but this build's kernels need ", kLowestMajor, ".0 or newer."));
+  const std::lock_guard lock(mutex);
+  std::shared_ptr<Backend> backend = opened[ordinal].lock();
+  if (!backend) {
+    backend = std::make_shared<cuda::CudaBackend>(ordinal);
+    opened[ordinal] = backend;
+  }
+  return backend;
+}
+
+}  // namespace fastllm::device

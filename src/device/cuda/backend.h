@@ -1,0 +1,45 @@
+#pragma once
+// The CUDA backend: one device, one stream. Ops are queued in order; copy_out and synchronize wait.
+
+#include <memory>
+#include <vector>
+
+#include "device/backend.h"
+#include "device/cuda/launch.h"
+
+namespace fastllm::cuda {
+
+class CudaBackend final : public device::Backend {
+ public:
+  explicit CudaBackend(int ordinal);
+  ~CudaBackend() override;
+  const device::DeviceInfo& info() const override { return info_; }
+  core::DType activation_dtype(core::DType weights) const override {
+    return core::is_half(weights) ? weights : core::DType::f32;
+  }
+  std::shared_ptr<core::Storage> allocate(std::size_t bytes) override;
+  void copy_in(void* device_to, const void* host_from, std::size_t bytes) override;
+  void copy_out(void* host_to, const void* device_from, std::size_t bytes) override;
+  core::Tensor place(const core::Tensor& host) override;
+  std::unique_ptr<device::PackedLinear> pack_linear(std::span<const device::LinearPart> parts) override;
+  device::StepView stage(const device::StepView& host) override;
+  void run(const device::OpCall& call, const device::StepView* step) override;
+  void synchronize() override;
+
+ private:
+  void use() const;  // makes the device current on this thread
+  void grow_workspace(std::size_t floats);
+
+  int ordinal_;
+  core::Place place_;
+  device::DeviceInfo info_;
+  std::shared_ptr<CUstream_st> stream_;
+  Workspace workspace_;
+  std::shared_ptr<core::Storage> workspace_storage_;
+  Context context_;
+  void* staging_host_ = nullptr;  // pinned
+  std::shared_ptr<core::Storage> staging_device_;
+  std::size_t staging_bytes_ = 0;
+};
+
+}  // namespace fastllm::cuda

@@ -1,0 +1,463 @@
+// attention: causal softmax attention of this step's queries over the paged cache, GQA, sliding window, soft cap.
+// Online softmax (Milakov & Gimelshein 2018; Dao et al. 2022), float32 sums.
+//
+// Decode (sequences with one query): a block takes one (sequence, kv head, split of kSplit keys) and all query heads
+// of the group, so that each key and value is read once; splits end at fixed positions and are merged in order by a
+// second kernel (Dao et al. 2023, "Flash-Decoding"). Prefill (longer queries): a block takes one query head of one
+// token tile. 16-bit caches with head sizes 64 and 128 run on the tensor cores; everything else runs the general
+// kernel, one block per (token, head).
+
+#include "device/cuda/common.cuh"
+#include "device/cuda/launch.h"
+#include "device/cuda/mma.cuh"
+
+namespace fastllm::cuda {
+namespace {
+
+constexpr int kSplit = 256;  // keys per decode block
+constexpr int kMaxGroup = 8;  // query heads that share a key head, per decode block
+constexpr int kMaxHead = 256;
+
+struct Call {
+  KView q;  // [T, Hq, D]
+  KView out;  // [T, Hq, Dv]
+  const void* k;
+  const void* v;
+  int kv_heads, group, head_dim, v_head_dim, block_tokens, max_blocks;
+  const std::int32_t* query_start;
+  const std::int32_t* kv_len;
+  const std::int32_t* sequence_of;
+  const std::int32_t* positions;
+  const std::int32_t* block_table;
+  float scale, softcap;
+  int window;
+  float* partial;  // [S, Hq, splits, Dv + 2]: sums, maximum, normaliser
+  int splits;
+  int sequences;
+};
+
+__device__ inline std::int64_t cache_row(const Call& c, int sequence, int head, int position) {
+  const std::int64_t block =
+      c.block_table[static_cast<std::int64_t>(sequence) * c.max_blocks + position / c.block_tokens];
+  return (block * c.kv_heads + head) * c.block_tokens + position % c.block_tokens;
+}
+
+__device__ inline float capped(const Call& c, float s) {
+  return c.softcap > 0.0f ? tanhf(s / c.softcap) * c.softcap : s;
+}
+
+// ---- decode
+// ---------------------------------------------------------------------------------------------------------------
+
+// 128 threads. Scores: 8 lanes a key. Values: one thread a channel. Groups wider than kMaxGroup are cut into several
+// blocks (blockIdx.y).
+template <class T, class C>
+__global__ void __launch_bounds__(128) decode_kernel(Call c) {
+  const int sequence = blockIdx.x;
+  const int token = c.query_start[sequence];
+  if (c.query_start[sequence + 1] - token != 1) return;
+  const int cuts = (c.group + kMaxGroup - 1) / kMaxGroup;
+  const int head = blockIdx.y / cuts;
+  const int first_q = head * c.group + (blockIdx.y % cuts) * kMaxGroup;
+  const int group = min(kMaxGroup, head * c.group + c.group - first_q);
+  const int length = c.kv_len[sequence];
+  const int oldest = c.window > 0 ? max(0, length - c.window) : 0;
+  const int begin = max(static_cast<int>(blockIdx.z) * kSplit, oldest);
+  const int end = min(static_cast<int>(blockIdx.z + 1) * kSplit, length);
+  if (begin >= end) return;
+
+  __shared__ float q[kMaxGroup][kMaxHead];
+  __shared__ float p[kMaxGroup][kSplit];
+  __shared__ float top[kMaxGroup];
+  __shared__ float normaliser[kMaxGroup];
+  for (int i = threadIdx.x; i < group * c.head_dim; i += blockDim.x) {
+    const int g = i / c.head_dim;
+    const T* from = static_cast<const T*>(c.q.data) + token * c.q.stride[0] + (first_q + g) * c.q.stride[1];
+    q[g][i % c.head_dim] = to_float(from[i % c.head_dim]) * c.scale;
+  }
+  __syncthreads();
+
+  const int part = threadIdx.x % 8;
+  for (int at = begin + threadIdx.x / 8; at - static_cast<int>(threadIdx.x / 8) < end; at += 16) {
+    const bool inside = at < end;
+    float dot[kMaxGroup] = {};
+    if (inside) {
+      const C* key = static_cast<const C*>(c.k) + cache_row(c, sequence, head, at) * c.head_dim;
+      for (int d = part * 2; d < c.head_dim; d += 16) {
+        const float k0 = to_float(key[d]);
+        const float k1 = d + 1 < c.head_dim ? to_float(key[d + 1]) : 0.0f;
+#pragma unroll
+        for (int g = 0; g < kMaxGroup; ++g)
+          if (g < group) dot[g] += q[g][d] * k0 + (d + 1 < c.head_dim ? q[g][d + 1] * k1 : 0.0f);
+      }
+    }
+#pragma unroll
+    for (int g = 0; g < kMaxGroup; ++g) {
+      float s = dot[g];
+      s += __shfl_xor_sync(0xffffffffu, s, 1);
+      s += __shfl_xor_sync(0xffffffffu, s, 2);
+      s += __shfl_xor_sync(0xffffffffu, s, 4);
+      if (inside && part == 0 && g < group) p[g][at - begin] = capped(c, s);
+    }
+  }
+  __syncthreads();
+  const int count = end - begin;
+  for (int g = threadIdx.x / 32; g < group; g += 4) {
+    float best = -INFINITY;
+    for (int i = threadIdx.x % 32; i < count; i += 32) best = fmaxf(best, p[g][i]);
+    best = warp_max(best);
+    float sum = 0.0f;
+    for (int i = threadIdx.x % 32; i < count; i += 32) {
+      const float e = __expf(p[g][i] - best);
+      p[g][i] = e;
+      sum += e;
+    }
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) {
+      top[g] = best;
+      normaliser[g] = sum;
+    }
+  }
+  __syncthreads();
+  for (int d = threadIdx.x; d < c.v_head_dim; d += blockDim.x) {
+    float sums[kMaxGroup] = {};
+#pragma unroll 4
+    for (int i = 0; i < count; ++i) {
+      const float value =
+          to_float(static_cast<const C*>(c.v)[cache_row(c, sequence, head, begin + i) * c.v_head_dim + d]);
+#pragma unroll
+      for (int g = 0; g < kMaxGroup; ++g)
+        if (g < group) sums[g] += p[g][i] * value;
+    }
+    for (int g = 0; g < group; ++g) {
+      float* to = c.partial +
+                  ((static_cast<std::int64_t>(sequence) * c.kv_heads * c.group + first_q + g) * c.splits + blockIdx.z) *
+                      (c.v_head_dim + 2);
+      to[d] = sums[g];
+      if (d == 0) {
+        to[c.v_head_dim] = top[g];
+        to[c.v_head_dim + 1] = normaliser[g];
+      }
+    }
+  }
+}
+
+template <class T>
+__global__ void merge_kernel(Call c) {
+  const int sequence = blockIdx.x;
+  const int head = blockIdx.y;
+  const int token = c.query_start[sequence];
+  if (c.query_start[sequence + 1] - token != 1) return;
+  const int length = c.kv_len[sequence];
+  const int first = (c.window > 0 ? max(0, length - c.window) : 0) / kSplit;
+  const int last = (length + kSplit - 1) / kSplit;
+  const int width = c.v_head_dim + 2;
+  const float* from = c.partial + (static_cast<std::int64_t>(sequence) * gridDim.y + head) * c.splits * width;
+  float best = -INFINITY;
+  for (int s = first; s < last; ++s) best = fmaxf(best, from[s * width + c.v_head_dim]);
+  for (int d = threadIdx.x; d < c.v_head_dim; d += blockDim.x) {
+    float sum = 0.0f;
+    float weight = 0.0f;
+    for (int s = first; s < last; ++s) {
+      const float factor = __expf(from[s * width + c.v_head_dim] - best);
+      sum += factor * from[s * width + d];
+      weight += factor * from[s * width + c.v_head_dim + 1];
+    }
+    static_cast<T*>(c.out.data)[token * c.out.stride[0] + head * c.out.stride[1] + d] = from_float<T>(sum / weight);
+  }
+}
+
+// ---- general prefill
+// --------------------------------------------------------------------------------------------------------
+
+template <class T, class C>
+__global__ void __launch_bounds__(128) general_kernel(Call c) {
+  constexpr int kTile = 128;
+  __shared__ float q[kMaxHead];
+  __shared__ float p[kTile];
+  __shared__ float scratch[32];
+  const int token = blockIdx.x;
+  const int head = blockIdx.y;
+  const int sequence = c.sequence_of[token];
+  if (c.query_start[sequence + 1] - c.query_start[sequence] == 1) return;
+  const int visible = c.positions[token] + 1;
+  const int oldest = c.window > 0 ? max(0, visible - c.window) : 0;
+  const T* from = static_cast<const T*>(c.q.data) + token * c.q.stride[0] + head * c.q.stride[1];
+  for (int d = threadIdx.x; d < c.head_dim; d += blockDim.x) q[d] = to_float(from[d]) * c.scale;
+  float best = -INFINITY;
+  float total = 0.0f;
+  float sums[kMaxHead / 128] = {};
+  for (int tile = oldest / kTile * kTile; tile < visible; tile += kTile) {
+    __syncthreads();
+    const int at = tile + threadIdx.x;
+    float s = -INFINITY;
+    if (at >= oldest && at < visible) {
+      const C* key = static_cast<const C*>(c.k) + cache_row(c, sequence, head / c.group, at) * c.head_dim;
+      s = 0.0f;
+      for (int d = 0; d < c.head_dim; ++d) s += q[d] * to_float(key[d]);
+      s = capped(c, s);
+    }
+    const float higher = fmaxf(best, block_reduce<Max>(s, scratch));
+    const float e = s == -INFINITY ? 0.0f : __expf(s - higher);
+    p[threadIdx.x] = e;
+    const float sum = block_reduce<Sum>(e, scratch);
+    const float keep = best == -INFINITY ? 0.0f : __expf(best - higher);
+    best = higher;
+    total = total * keep + sum;
+    __syncthreads();
+    const int count = min(kTile, visible - tile);
+#pragma unroll
+    for (int j = 0; j < kMaxHead / 128; ++j) {
+      const int d = threadIdx.x + j * 128;
+      if (d >= c.v_head_dim) break;
+      sums[j] *= keep;
+      for (int i = max(0, oldest - tile); i < count; ++i)
+        sums[j] +=
+            p[i] *
+            to_float(static_cast<const C*>(c.v)[cache_row(c, sequence, head / c.group, tile + i) * c.v_head_dim + d]);
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < kMaxHead / 128; ++j) {
+    const int d = threadIdx.x + j * 128;
+    if (d < c.v_head_dim)
+      static_cast<T*>(c.out.data)[token * c.out.stride[0] + head * c.out.stride[1] + d] =
+          from_float<T>(sums[j] / total);
+  }
+}
+
+// ---- tensor-core prefill
+// ------------------------------------------------------------------------------------------------------
+
+constexpr int kQueryTile = 64;  // 4 warps of 16 rows
+constexpr int kKeyTile = 64;
+
+// The swizzled offset of 16-byte column `column` in rows of kD 16-bit elements: halves of 64 elements lie one after
+// the other.
+template <int kRows>
+__device__ inline std::uint32_t tile_offset(int row, int column) {
+  return (column / 8) * (kRows * 128) + swizzled(row, column % 8);
+}
+
+template <class T>
+__device__ inline std::uint32_t pack2(float low, float high);
+template <>
+__device__ inline std::uint32_t pack2<__nv_bfloat16>(float low, float high) {
+  const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const std::uint32_t*>(&v);
+}
+template <>
+__device__ inline std::uint32_t pack2<__half>(float low, float high) {
+  const __half2 v = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const std::uint32_t*>(&v);
+}
+
+// Which tile of which sequence block x works on: tiles are counted over sequences with more than one query.
+__device__ inline bool find_tile(const Call& c, int tile, int& sequence, int& first) {
+  for (int s = 0; s < c.sequences; ++s) {
+    const int begin = c.query_start[s];
+    const int queries = c.query_start[s + 1] - begin;
+    if (queries <= 1) continue;
+    const int tiles = (queries + kQueryTile - 1) / kQueryTile;
+    if (tile < tiles) {
+      sequence = s;
+      first = begin + (tiles - 1 - tile) * kQueryTile;  // the longest rows first
+      return true;
+    }
+    tile -= tiles;
+  }
+  return false;
+}
+
+template <class T, int kD>
+__global__ void __launch_bounds__(128) prefill_kernel(Call c) {
+  extern __shared__ __align__(128) unsigned char shared_memory[];
+  const std::uint32_t base = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared_memory));
+  constexpr int kTileBytes = kKeyTile * kD * 2;
+  const std::uint32_t q_at = base;
+  int sequence = 0;
+  int first = 0;
+  if (!find_tile(c, blockIdx.x, sequence, first)) return;
+  const int head = blockIdx.y;
+  const int kv_head = head / c.group;
+  const int queries_end = c.query_start[sequence + 1];
+  const int rows = min(kQueryTile, queries_end - first);
+  const int position = c.positions[first];
+  const int visible = position + rows;  // keys the last row sees
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  const int oldest = c.window > 0 ? max(0, position + 1 - c.window) : 0;
+  const int first_tile = oldest / kKeyTile;
+  const int tiles = (visible + kKeyTile - 1) / kKeyTile;
+
+  constexpr int kColumns = kD / 8;
+  for (int i = threadIdx.x; i < kQueryTile * kColumns; i += 128) {
+    const int row = i / kColumns;
+    const T* from =
+        static_cast<const T*>(c.q.data) + (first + min(row, rows - 1)) * c.q.stride[0] + head * c.q.stride[1];
+    copy_async16(q_at + tile_offset<kQueryTile>(row, i % kColumns), from + (i % kColumns) * 8, true);
+  }
+  auto fill = [&](int tile) {
+    if (tile < tiles) {
+      const std::uint32_t k_at = base + (1 + (tile % 2) * 2) * kTileBytes;
+      for (int i = threadIdx.x; i < kKeyTile * kColumns; i += 128) {
+        const int row = i / kColumns;
+        const int at = tile * kKeyTile + row;
+        const bool inside = at < visible;
+        const std::int64_t offset = inside ? cache_row(c, sequence, kv_head, at) * kD + (i % kColumns) * 8 : 0;
+        copy_async16(k_at + tile_offset<kKeyTile>(row, i % kColumns), static_cast<const T*>(c.k) + offset, inside);
+        copy_async16(k_at + kTileBytes + tile_offset<kKeyTile>(row, i % kColumns), static_cast<const T*>(c.v) + offset,
+                     inside);
+      }
+    }
+    commit_async();
+  };
+  fill(first_tile);
+
+  float out[kD / 8][4] = {};
+  float best[2] = {-INFINITY, -INFINITY};
+  float total[2] = {};
+  for (int tile = first_tile; tile < tiles; ++tile) {
+    fill(tile + 1);
+    wait_async<1>();
+    __syncthreads();
+    const std::uint32_t k_at = base + (1 + (tile % 2) * 2) * kTileBytes;
+    const std::uint32_t v_at = k_at + kTileBytes;
+    float s[kKeyTile / 8][4] = {};
+#pragma unroll
+    for (int kk = 0; kk < kD / 16; ++kk) {
+      std::uint32_t a[4];
+      load_matrix(a, q_at + tile_offset<kQueryTile>(warp * 16 + lane % 16, kk * 2 + lane / 16));
+#pragma unroll
+      for (int j = 0; j < kKeyTile / 16; ++j) {
+        std::uint32_t b[4];
+        load_matrix(b, k_at + tile_offset<kKeyTile>(j * 16 + lane % 8 + (lane / 16) * 8, kk * 2 + (lane / 8) % 2));
+        mma_16816<T>(s[j * 2], a[0], a[1], a[2], a[3], b[0], b[1]);
+        mma_16816<T>(s[j * 2 + 1], a[0], a[1], a[2], a[3], b[2], b[3]);
+      }
+    }
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {  // the two rows of this lane
+      const int row_position = position + warp * 16 + lane / 4 + h * 8;
+      float higher = best[h];
+#pragma unroll
+      for (int j = 0; j < kKeyTile / 8; ++j)
+#pragma unroll
+        for (int f = 0; f < 2; ++f) {
+          const int at = tile * kKeyTile + j * 8 + (lane % 4) * 2 + f;
+          float& x = s[j][h * 2 + f];
+          x = capped(c, x * c.scale);
+          if (at > row_position || (c.window > 0 && at <= row_position - c.window)) x = -INFINITY;
+          higher = fmaxf(higher, x);
+        }
+      higher = fmaxf(higher, __shfl_xor_sync(0xffffffffu, higher, 1));
+      higher = fmaxf(higher, __shfl_xor_sync(0xffffffffu, higher, 2));
+      const float base_of = higher == -INFINITY ? 0.0f : higher;
+      const float keep = __expf(best[h] - base_of);
+      best[h] = higher;
+      float sum = 0.0f;
+#pragma unroll
+      for (int j = 0; j < kKeyTile / 8; ++j)
+#pragma unroll
+        for (int f = 0; f < 2; ++f) {
+          float& x = s[j][h * 2 + f];
+          x = __expf(x - base_of);
+          sum += x;
+        }
+      total[h] = total[h] * keep + sum;
+#pragma unroll
+      for (int d = 0; d < kD / 8; ++d) {
+        out[d][h * 2] *= keep;
+        out[d][h * 2 + 1] *= keep;
+      }
+    }
+#pragma unroll
+    for (int kk = 0; kk < kKeyTile / 16; ++kk) {
+      const std::uint32_t a0 = pack2<T>(s[kk * 2][0], s[kk * 2][1]);
+      const std::uint32_t a1 = pack2<T>(s[kk * 2][2], s[kk * 2][3]);
+      const std::uint32_t a2 = pack2<T>(s[kk * 2 + 1][0], s[kk * 2 + 1][1]);
+      const std::uint32_t a3 = pack2<T>(s[kk * 2 + 1][2], s[kk * 2 + 1][3]);
+#pragma unroll
+      for (int d = 0; d < kD / 16; ++d) {
+        std::uint32_t b[4];
+        load_matrix_transposed(b, v_at + tile_offset<kKeyTile>(kk * 16 + lane % 16, d * 2 + lane / 16));
+        mma_16816<T>(out[d * 2], a0, a1, a2, a3, b[0], b[1]);
+        mma_16816<T>(out[d * 2 + 1], a0, a1, a2, a3, b[2], b[3]);
+      }
+    }
+    __syncthreads();
+  }
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    float sum = total[h];
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+    const int row = warp * 16 + lane / 4 + h * 8;
+    if (row >= rows) continue;
+    T* to = static_cast<T*>(c.out.data) + (first + row) * c.out.stride[0] + head * c.out.stride[1];
+#pragma unroll
+    for (int d = 0; d < kD / 8; ++d) {
+      to[d * 8 + (lane % 4) * 2] = from_float<T>(out[d][h * 2] / sum);
+      to[d * 8 + (lane % 4) * 2 + 1] = from_float<T>(out[d][h * 2 + 1] / sum);
+    }
+  }
+}
+
+template <class T, int kD>
+void launch_prefill(const Context& c, const Call& call, int tokens, int heads) {
+  constexpr int kShared = 5 * kKeyTile * kD * 2;
+  static const cudaError_t allowed =
+      cudaFuncSetAttribute(prefill_kernel<T, kD>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+  check(allowed, "attention");
+  const int tiles = (tokens + kQueryTile - 1) / kQueryTile + call.sequences;
+  prefill_kernel<T, kD><<<dim3(tiles, heads), 128, kShared, c.stream>>>(call);
+}
+
+template <class T, class C>
+void launch_general(const Context& c, const Call& call, int tokens, int heads) {
+  general_kernel<T, C><<<dim3(tokens, heads), 128, 0, c.stream>>>(call);
+}
+
+}  // namespace
+
+std::size_t attention_workspace(const device::Attention&, int sequences, int heads, int v_head_dim, int max_kv) {
+  const std::size_t splits = (static_cast<std::size_t>(max_kv) + kSplit - 1) / kSplit;
+  return static_cast<std::size_t>(sequences) * heads * splits * (v_head_dim + 2);
+}
+
+void attention(const Context& c, const device::Attention& op, const View& q, const StepView& step, const View& out) {
+  if (step.tokens == 0) return;
+  const device::KvLayer& layer = step.kv[static_cast<std::size_t>(op.layer)];
+  if (layer.head_dim > kMaxHead || layer.v_head_dim > kMaxHead)
+    core::fail(core::ErrorCode::shape_error,
+               core::cat("[attention] head size ", layer.head_dim, " exceeds the CUDA backend's ", kMaxHead, "."));
+  const int heads = static_cast<int>(q.shape[1]);
+  const int max_kv = step.max_blocks * step.block_tokens;
+  const int splits = (max_kv + kSplit - 1) / kSplit;
+  const Call call{
+      kview(q),          kview(out),       layer.k,           layer.v,         layer.kv_heads,   heads / layer.kv_heads,
+      layer.head_dim,    layer.v_head_dim, step.block_tokens, step.max_blocks, step.query_start, step.kv_len,
+      step.sequence_of,  step.positions,   step.block_table,  op.scale,        op.softcap,       op.window,
+      c.workspace->data, splits,           step.sequences};
+  const bool any_prefill = step.tokens > step.sequences;
+  const int cuts = (call.group + kMaxGroup - 1) / kMaxGroup;
+  dispatch_float(q.dtype, "attention", [&](auto t) {
+    dispatch_float(layer.dtype, "attention", [&](auto u) {
+      using T = typename decltype(t)::type;
+      using C = typename decltype(u)::type;
+      decode_kernel<T, C><<<dim3(step.sequences, layer.kv_heads * cuts, splits), 128, 0, c.stream>>>(call);
+      merge_kernel<T><<<dim3(step.sequences, heads), 128, 0, c.stream>>>(call);
+      if (!any_prefill) return;
+      if constexpr (std::is_same_v<T, C> && !std::is_same_v<T, float>) {
+        const bool whole = layer.head_dim == layer.v_head_dim && q.stride[1] % 8 == 0 && q.stride[0] % 8 == 0 &&
+                           reinterpret_cast<std::uintptr_t>(q.data) % 16 == 0;
+        if (whole && layer.head_dim == 64) return launch_prefill<T, 64>(c, call, step.tokens, heads);
+        if (whole && layer.head_dim == 128) return launch_prefill<T, 128>(c, call, step.tokens, heads);
+      }
+      launch_general<T, C>(c, call, step.tokens, heads);
+    });
+  });
+  check_launch("attention");
+}
+
+}  // namespace fastllm::cuda

@@ -1,0 +1,108 @@
+// rope: rotary position embedding (Su et al. 2021), half-split or interleaved pairs, and kv_write: this step's keys
+// and values into the paged cache. Angles are float32 products as in the reference, reduced accurately (sinf, cosf;
+// not the fast intrinsics).
+
+#include "device/cuda/common.cuh"
+#include "device/cuda/launch.h"
+
+namespace fastllm::cuda {
+namespace {
+
+// The frequency of pair i for a sequence of the given RoPE length.
+__device__ float frequency(const device::Rope& op, const float* inv_freq, const float* long_inv_freq, int i,
+                           int length) {
+  if (op.length == device::RopeLength::fixed || length <= op.original_max) return inv_freq[i];
+  if (op.length == device::RopeLength::long_short) return long_inv_freq[i];
+  const float dim = static_cast<float>(op.rotary_dim);
+  const float stretch = op.factor * length / op.original_max - (op.factor - 1.0f);
+  const float base = op.base * powf(stretch, dim / (dim - 2.0f));
+  return 1.0f / powf(base, 2.0f * i / dim);
+}
+
+template <class T>
+__global__ void rope_kernel(device::Rope op, KView x, KView out, const std::int32_t* positions, const float* inv_freq,
+                            const float* long_inv_freq, const std::int32_t* sequence_of, const std::int32_t* rope_len) {
+  const int token = blockIdx.x;
+  const int half = op.rotary_dim / 2;
+  const int heads = static_cast<int>(x.shape[1]);
+  const int head_dim = static_cast<int>(x.shape[2]);
+  const int length = op.length == device::RopeLength::fixed ? 0 : rope_len[sequence_of[token]];
+  const float position = static_cast<float>(positions[token]);
+  const T* in = static_cast<const T*>(x.data) + token * x.stride[0];
+  T* to = static_cast<T*>(out.data) + token * out.stride[0];
+  for (int e = threadIdx.x; e < heads * half; e += blockDim.x) {
+    const int head = e / half;
+    const int i = e % half;
+    float sine;
+    float cosine;
+    sincosf(position * frequency(op, inv_freq, long_inv_freq, i, length), &sine, &cosine);
+    sine *= op.attention_factor;
+    cosine *= op.attention_factor;
+    const int first = op.interleaved ? 2 * i : i;
+    const int second = op.interleaved ? 2 * i + 1 : i + half;
+    const float a = to_float(in[head * x.stride[1] + first]);
+    const float b = to_float(in[head * x.stride[1] + second]);
+    to[head * out.stride[1] + first] = from_float<T>(a * cosine - b * sine);
+    to[head * out.stride[1] + second] = from_float<T>(b * cosine + a * sine);
+  }
+  if (to == in) return;
+  const int rest = head_dim - op.rotary_dim;
+  for (int e = threadIdx.x; e < heads * rest; e += blockDim.x) {
+    const int head = e / rest;
+    const int i = op.rotary_dim + e % rest;
+    to[head * out.stride[1] + i] = in[head * x.stride[1] + i];
+  }
+}
+
+template <class T, class C>
+__global__ void kv_write_kernel(KView in, C* cache, int kv_heads, int head_dim, int block_tokens,
+                                const std::int64_t* slots) {
+  const int token = blockIdx.x;
+  const std::int64_t block = slots[token] / block_tokens;
+  const std::int64_t offset = slots[token] % block_tokens;
+  const T* from = static_cast<const T*>(in.data) + token * in.stride[0];
+  for (int e = threadIdx.x; e < kv_heads * head_dim; e += blockDim.x) {
+    const int head = e / head_dim;
+    const int i = e % head_dim;
+    cache[((block * kv_heads + head) * block_tokens + offset) * head_dim + i] =
+        from_float<C>(to_float(from[head * in.stride[1] + i]));
+  }
+}
+
+void write_one(const Context& c, const View& in, void* cache, core::DType dtype, int kv_heads, int head_dim,
+               const StepView& step) {
+  dispatch_float(in.dtype, "kv_write", [&](auto t) {
+    dispatch_float(dtype, "kv_write", [&](auto u) {
+      using T = typename decltype(t)::type;
+      using C = typename decltype(u)::type;
+      kv_write_kernel<T, C><<<step.tokens, block_threads(kv_heads * head_dim, 256), 0, c.stream>>>(
+          kview(in), static_cast<C*>(cache), kv_heads, head_dim, step.block_tokens, step.slots);
+    });
+  });
+  check_launch("kv_write");
+}
+
+}  // namespace
+
+void rope(const Context& c, const device::Rope& op, const View& x, const View& positions, const View& inv_freq,
+          const View* long_inv_freq, const StepView& step, const View& out) {
+  const int tokens = static_cast<int>(x.shape[0]);
+  if (tokens == 0) return;
+  dispatch_float(x.dtype, "rope", [&](auto t) {
+    using T = typename decltype(t)::type;
+    rope_kernel<T><<<tokens, block_threads(x.shape[1] * op.rotary_dim / 2, 512), 0, c.stream>>>(
+        op, kview(x), kview(out), static_cast<const std::int32_t*>(positions.data),
+        static_cast<const float*>(inv_freq.data),
+        long_inv_freq ? static_cast<const float*>(long_inv_freq->data) : nullptr, step.sequence_of, step.rope_len);
+  });
+  check_launch("rope");
+}
+
+void kv_write(const Context& c, const device::KvWrite& op, const View& k, const View& v, const StepView& step) {
+  if (step.tokens == 0) return;
+  const device::KvLayer& layer = step.kv[static_cast<std::size_t>(op.layer)];
+  write_one(c, k, layer.k, layer.dtype, layer.kv_heads, layer.head_dim, step);
+  write_one(c, v, layer.v, layer.dtype, layer.kv_heads, layer.v_head_dim, step);
+}
+
+}  // namespace fastllm::cuda

@@ -1,0 +1,59 @@
+#pragma once
+// One launch function per op: the names of device/op.h, each in the kernel file that bears its family's name.
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <span>
+
+#include "device/backend.h"
+
+namespace fastllm::cuda {
+
+using device::StepView;
+using device::View;
+
+// A Linear's weight on the device: parts stacked into one [N, K] matrix.
+struct DenseLinear final : device::PackedLinear {
+  std::shared_ptr<core::Storage> weight;  // owns data
+  const void* data = nullptr;             // [N, K]
+  core::DType dtype = core::DType::bf16;
+  std::shared_ptr<core::Storage> bias;    // [N] float32, or null
+};
+
+// Memory a kernel may need besides its operands: split sums and partial attention results. Grown outside of capture.
+struct Workspace {
+  float* data = nullptr;
+  std::size_t floats = 0;
+};
+
+struct Context {
+  cudaStream_t stream = nullptr;
+  int multiprocessors = 0;
+  Workspace* workspace = nullptr;
+};
+
+void embedding(const Context&, const device::Embedding&, const View& ids, const View& weight, const View& out);
+void linear(const Context&, const device::Linear&, const View& x, const View* residual, const DenseLinear&,
+            const View& out);
+void matmul(const Context&, const View& a, const View& b, const View& out);
+void rms_norm(const Context&, const device::RmsNorm&, const View& x, const View& weight, const View& out);
+void add_rms_norm(const Context&, const device::AddRmsNorm&, const View& x, const View& residual, const View& weight,
+                  const View& sum, const View& normed);
+void layer_norm(const Context&, const device::LayerNorm&, const View& x, const View& weight, const View& bias,
+                const View& out);
+void rope(const Context&, const device::Rope&, const View& x, const View& positions, const View& inv_freq,
+          const View* long_inv_freq, const StepView& step, const View& out);
+void kv_write(const Context&, const device::KvWrite&, const View& k, const View& v, const StepView& step);
+void attention(const Context&, const device::Attention&, const View& q, const StepView& step, const View& out);
+std::size_t attention_workspace(const device::Attention&, int tokens, int heads, int v_head_dim, int max_kv);  // floats
+void unary(const Context&, const device::Unary&, const View& x, const View& out);
+void binary(const Context&, const device::Binary&, const View& a, const View& b, const View& out);
+void affine(const Context&, const device::Affine&, const View& x, const View& out);
+void gated_activation(const Context&, const device::GatedActivation&, const View& gate, const View& up,
+                      const View& out);
+void softmax(const Context&, const View& x, const View& out);
+void select_rows(const Context&, const View& x, const std::int32_t* rows, const View& out);
+void copy(const Context&, const View& x, const View& out);
+
+}  // namespace fastllm::cuda

@@ -1,0 +1,328 @@
+// Every CUDA op against the CPU backend in float32, over odd shapes, strides and dtypes. Outputs are poisoned with
+// NaN first, so an element that was not written fails. Without a GPU, or in a build without CUDA, it says so and
+// checks only that the reason is told.
+#include <bit>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "check.h"
+#include "core/error.h"
+#include "device/backend.h"
+
+namespace {
+
+using namespace fastllm;
+using core::DType;
+using core::Shape;
+using core::Tensor;
+using device::View;
+
+std::shared_ptr<device::Backend> gpu() {
+  static const std::shared_ptr<device::Backend> backend = []() -> std::shared_ptr<device::Backend> {
+    try {
+      return device::open_device("cuda:0");
+    } catch (const core::Error& error) {
+      std::printf("SKIPPED: %s\n", error.what());
+      return nullptr;
+    }
+  }();
+  return backend;
+}
+
+device::Backend& cpu() {
+  static const auto backend = device::open_device("cpu");
+  return *backend;
+}
+
+std::mt19937& random_bits() {
+  static std::mt19937 bits = [] {
+    const unsigned seed = std::random_device{}();
+    std::printf("seed %u\n", seed);
+    return std::mt19937(seed);
+  }();
+  return bits;
+}
+
+View view(const Tensor& t) {
+  return {t.data(), t.dtype(), t.shape(), t.strides()};
+}
+
+Tensor convert(const Tensor& t, DType dtype) {
+  Tensor out = Tensor::empty(dtype, t.shape());
+  const View in[] = {view(t)};
+  const View to[] = {view(out)};
+  const device::Op op = device::Copy{};
+  cpu().run({op, in, to}, nullptr);
+  return out;
+}
+
+// Random values that `dtype` holds exactly, as float32 and as dtype.
+struct Pair {
+  Tensor wide;
+  Tensor narrow;
+};
+
+Pair random_pair(Shape shape, DType dtype, float scale = 1.0f) {
+  Tensor raw = Tensor::empty(DType::f32, shape);
+  std::normal_distribution<float> normal(0.0f, scale);
+  for (std::int64_t i = 0; i < raw.numel(); ++i) raw.as<float>()[i] = normal(random_bits());
+  Tensor narrow = convert(raw, dtype);
+  return {convert(narrow, DType::f32), narrow};
+}
+
+Tensor integers(std::vector<std::int32_t> values) {
+  Tensor t = Tensor::empty(DType::i32, {static_cast<std::int64_t>(values.size())});
+  std::copy(values.begin(), values.end(), t.as<std::int32_t>());
+  return t;
+}
+
+double tolerance(DType dtype) {
+  return dtype == DType::f32 ? 2e-5 : dtype == DType::f16 ? 2e-3 : 1.2e-2;
+}
+
+// ||a - b|| / ||b||; NaN when anything is.
+double distance(const Tensor& a, const Tensor& b) {
+  double difference = 0.0;
+  double size = 1e-30;
+  for (std::int64_t i = 0; i < a.numel(); ++i) {
+    const double d = double(a.as<float>()[i]) - double(b.as<float>()[i]);
+    difference += d * d;
+    size += double(b.as<float>()[i]) * double(b.as<float>()[i]);
+  }
+  return std::sqrt(difference / size);
+}
+
+Tensor poisoned(DType dtype, Shape shape) {
+  Tensor t = Tensor::empty(DType::f32, shape);
+  std::fill_n(t.as<float>(), t.numel(), std::numeric_limits<float>::quiet_NaN());
+  return dtype == DType::f32 ? t : convert(t, dtype);
+}
+
+// Runs `op` on both devices and compares every output.
+void compare(const device::Op& op, const std::vector<Pair>& in, const std::vector<Shape>& out_shapes, DType dtype,
+             const std::vector<device::LinearPart>& wide_parts = {},
+             const std::vector<device::LinearPart>& narrow_parts = {}, double loosen = 1.0) {
+  std::vector<Tensor> want;
+  std::vector<View> in_wide, out_wide, in_gpu, out_gpu;
+  std::vector<Tensor> keep, got;
+  for (const Pair& p : in) {
+    in_wide.push_back(view(p.wide));
+    keep.push_back(gpu()->place(p.narrow));
+    in_gpu.push_back(view(keep.back()));
+  }
+  const bool softmax = std::holds_alternative<device::Softmax>(op);
+  for (const Shape& s : out_shapes) {
+    want.push_back(poisoned(DType::f32, s));
+    out_wide.push_back(view(want.back()));
+    got.push_back(gpu()->place(poisoned(softmax ? DType::f32 : dtype, s)));
+    out_gpu.push_back(view(got.back()));
+  }
+  std::unique_ptr<device::PackedLinear> wide, narrow;
+  if (!wide_parts.empty()) {
+    wide = cpu().pack_linear(wide_parts);
+    narrow = gpu()->pack_linear(narrow_parts);
+  }
+  cpu().run({op, in_wide, out_wide, wide.get()}, nullptr);
+  gpu()->run({op, in_gpu, out_gpu, narrow.get()}, nullptr);
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    Tensor host = Tensor::empty(got[i].dtype(), got[i].shape());
+    gpu()->copy_out(host.data(), got[i].data(), host.nbytes());
+    const double error = distance(convert(host, DType::f32), want[i]);
+    if (!CHECK(error <= loosen * tolerance(dtype)))
+      std::printf("  %s %s output %zu of shape %s: relative error %g\n", device::op_name(op), core::dtype_name(dtype),
+                  i, got[i].shape().str().c_str(), error);
+  }
+}
+
+constexpr DType kFloats[] = {DType::f32, DType::f16, DType::bf16};
+
+}  // namespace
+
+TEST("a missing GPU is explained, a present one is listed") {
+  bool seen = false;
+  for (const device::DeviceReport& report : device::list_devices())
+    if (report.name.starts_with("cuda")) {
+      seen = true;
+      CHECK_EQ(report.available, gpu() != nullptr);
+      CHECK(!report.why.empty());
+    }
+  CHECK(seen);
+  if (!gpu()) CHECK_THROWS(device::open_device("cuda:0"), core::Error);
+  CHECK_THROWS(device::open_device("cuda:99"), core::Error);
+}
+
+TEST("norms") {
+  if (!gpu()) return;
+  for (DType d : kFloats)
+    for (std::int64_t n : {1, 7, 64, 96, 896, 4096, 5120})
+      for (std::int64_t rows : {1, 3, 130}) {
+        const Pair x = random_pair({rows, n}, d), r = random_pair({rows, n}, d), w = random_pair({n}, d),
+                   b = random_pair({n}, d);
+        compare(device::RmsNorm{1e-5f, 1.0f}, {x, w}, {{rows, n}}, d);
+        compare(device::AddRmsNorm{1e-6f, 0.0f}, {x, r, w}, {{rows, n}, {rows, n}}, d);
+        if (n > 1) compare(device::LayerNorm{1e-5f}, {x, w, b}, {{rows, n}}, d);
+      }
+}
+
+TEST("linear, every kernel: one token to many, odd sizes, bias, parts, residual, activation") {
+  if (!gpu()) return;
+  for (DType d : kFloats)
+    for (auto [n, k] : std::vector<std::pair<std::int64_t, std::int64_t>>{
+             {1, 8}, {17, 40}, {100, 96}, {257, 1000}, {384, 4104}, {64, 33}})
+      for (std::int64_t t : {1, 2, 8, 9, 16, 17, 31, 33, 130, 300}) {
+        const float scale = 1.0f / std::sqrt(float(k));
+        const Pair x = random_pair({t, k}, d), w1 = random_pair({n, k}, d, scale),
+                   w2 = random_pair({n + 3, k}, d, scale);
+        const Pair b1 = random_pair({n}, d), residual = random_pair({t, 2 * n + 3}, d);
+        compare(device::Linear{}, {x}, {{t, n}}, d, {{w1.wide, {}}}, {{w1.narrow, {}}});
+        compare(device::Linear{true, device::Activation::gelu_tanh, 0.5f}, {x, residual}, {{t, 2 * n + 3}}, d,
+                {{w1.wide, b1.wide}, {w2.wide, {}}}, {{w1.narrow, b1.narrow}, {w2.narrow, {}}});
+      }
+}
+
+TEST("matmul, softmax, elementwise, with broadcasting") {
+  if (!gpu()) return;
+  for (DType d : kFloats) {
+    const Pair a = random_pair({3, 5, 19}, d), b = random_pair({19, 23}, d);
+    compare(device::MatMul{}, {a, b}, {{3, 5, 23}}, d);
+    const Pair x = random_pair({9, 333}, d), y = random_pair({9, 333}, d), row = random_pair({333}, d);
+    compare(device::Softmax{}, {x}, {{9, 333}}, d);
+    compare(device::Affine{0.5f, 2.0f}, {x}, {{9, 333}}, d);
+    for (auto kind :
+         {device::BinaryKind::add, device::BinaryKind::sub, device::BinaryKind::mul, device::BinaryKind::maximum}) {
+      compare(device::Binary{kind}, {x, y}, {{9, 333}}, d);
+      compare(device::Binary{kind}, {x, row}, {{9, 333}}, d);
+    }
+    for (auto kind : {device::Activation::silu, device::Activation::gelu, device::Activation::gelu_tanh,
+                      device::Activation::relu, device::Activation::tanh, device::Activation::sigmoid,
+                      device::Activation::neg, device::Activation::softcap}) {
+      compare(device::Unary{kind, 3.0f}, {x}, {{9, 333}}, d);
+      if (kind != device::Activation::softcap) compare(device::GatedActivation{kind}, {x, y}, {{9, 333}}, d);
+    }
+  }
+}
+
+namespace {
+
+// A step of several sequences over a paged cache whose blocks are shuffled, with the same contents on both devices.
+struct Sequence {
+  int cached;  // tokens before this step
+  int queries;  // tokens of this step
+};
+
+void compare_attention(DType d, const std::vector<Sequence>& sequences, int heads, int kv_heads, int head_dim,
+                       int window, float softcap) {
+  constexpr int kBlock = 16;
+  device::StepView step;
+  step.block_tokens = kBlock;
+  std::vector<std::int32_t> positions, sequence_of, query_start{0}, kv_len, table;
+  std::vector<std::int64_t> slots;
+  int blocks = 0;
+  for (const Sequence& s : sequences) {
+    step.max_blocks = std::max(step.max_blocks, (s.cached + s.queries + kBlock - 1) / kBlock);
+    blocks += (s.cached + s.queries + kBlock - 1) / kBlock;
+  }
+  std::vector<std::int32_t> shuffled(static_cast<std::size_t>(blocks));
+  for (int i = 0; i < blocks; ++i) shuffled[static_cast<std::size_t>(i)] = i;
+  std::shuffle(shuffled.begin(), shuffled.end(), random_bits());
+  table.assign(sequences.size() * static_cast<std::size_t>(step.max_blocks), 0);
+  std::size_t next = 0;
+  for (std::size_t s = 0; s < sequences.size(); ++s) {
+    const int total = sequences[s].cached + sequences[s].queries;
+    for (int b = 0; b * kBlock < total; ++b)
+      table[s * static_cast<std::size_t>(step.max_blocks) + static_cast<std::size_t>(b)] = shuffled[next++];
+    for (int i = sequences[s].cached; i < total; ++i) {
+      positions.push_back(i);
+      sequence_of.push_back(static_cast<std::int32_t>(s));
+      slots.push_back(
+          std::int64_t(table[s * static_cast<std::size_t>(step.max_blocks) + static_cast<std::size_t>(i / kBlock)]) *
+              kBlock +
+          i % kBlock);
+    }
+    query_start.push_back(static_cast<std::int32_t>(positions.size()));
+    kv_len.push_back(total);
+  }
+  step.tokens = static_cast<int>(positions.size());
+  step.sequences = static_cast<int>(sequences.size());
+  std::vector<std::int32_t> ids(positions.size(), 0);
+  step.token_ids = ids.data();
+  step.positions = positions.data();
+  step.sequence_of = sequence_of.data();
+  step.query_start = query_start.data();
+  step.kv_len = kv_len.data();
+  step.rope_len = kv_len.data();
+  step.slots = slots.data();
+  step.block_table = table.data();
+
+  const Pair k_cache = random_pair({blocks, kv_heads, kBlock, head_dim}, d),
+             v_cache = random_pair({blocks, kv_heads, kBlock, head_dim}, d);
+  const Pair q = random_pair({step.tokens, heads, head_dim}, d), k = random_pair({step.tokens, kv_heads, head_dim}, d),
+             v = random_pair({step.tokens, kv_heads, head_dim}, d);
+  const device::Op write = device::KvWrite{0};
+  const device::Op attend = device::Attention{0, 1.0f / std::sqrt(float(head_dim)), window, softcap};
+  auto run = [&](device::Backend& backend, bool wide) {
+    auto pick = [&](const Pair& p) { return backend.place(wide ? p.wide : p.narrow); };
+    const Tensor kc = pick(k_cache), vc = pick(v_cache), qt = pick(q), kt = pick(k), vt = pick(v);
+    const Tensor out = backend.place(poisoned(wide ? DType::f32 : d, q.wide.shape()));
+    const device::KvLayer layer{kc.data(), vc.data(), kv_heads, head_dim, head_dim, kc.dtype()};
+    device::StepView staged = backend.stage(step);
+    staged.kv = std::span(&layer, 1);
+    const View kv[] = {view(kt), view(vt)};
+    backend.run({write, kv, {}}, &staged);
+    const View in[] = {view(qt)};
+    const View to[] = {view(out)};
+    backend.run({attend, in, to}, &staged);
+    Tensor host = Tensor::empty(out.dtype(), out.shape());
+    backend.copy_out(host.data(), out.data(), host.nbytes());
+    return convert(host, DType::f32);
+  };
+  const Tensor want = run(cpu(), true);
+  const Tensor got = run(*gpu(), false);
+  const double error = distance(got, want);
+  if (!CHECK(error <= tolerance(d)))
+    std::printf("  attention %s heads %d/%d x %d window %d cap %g, %zu sequences: relative error %g\n",
+                core::dtype_name(d), heads, kv_heads, head_dim, window, double(softcap), sequences.size(), error);
+}
+
+}  // namespace
+
+TEST("attention over a paged cache: decode, prefill, chunks and mixtures") {
+  if (!gpu()) return;
+  const std::vector<std::vector<Sequence>> mixes{
+      {{0, 1}}, {{700, 1}}, {{0, 65}}, {{63, 2}}, {{5, 1}, {0, 40}, {300, 1}, {17, 130}, {1000, 1}, {0, 2}}};
+  for (DType d : kFloats)
+    for (const auto& mix : mixes)
+      for (auto [heads, kv_heads] : {std::pair{4, 4}, std::pair{8, 2}, std::pair{12, 1}})
+        for (int head_dim : {32, 64, 128, 256})
+          for (auto [window, cap] : {std::pair{0, 0.0f}, std::pair{37, 0.0f}, std::pair{0, 20.0f}})
+            compare_attention(d, mix, heads, kv_heads, head_dim, window, cap);
+}
+
+TEST("rope, embedding, select_rows, copy") {
+  if (!gpu()) return;
+  for (DType d : kFloats) {
+    const std::int64_t t = 37;
+    const Pair x = random_pair({t, 5, 64}, d);
+    std::vector<std::int32_t> at;
+    for (int i = 0; i < t; ++i) at.push_back(i * 97 % 4000);
+    const Pair positions{integers(at), integers(at)};
+    for (auto [rotary, interleaved] : {std::pair{64, false}, std::pair{64, true}, std::pair{32, false}}) {
+      Tensor frequencies = Tensor::empty(DType::f32, {rotary / 2});
+      for (int i = 0; i < rotary / 2; ++i)
+        frequencies.as<float>()[i] = std::pow(10000.0f, -2.0f * float(i) / float(rotary));
+      device::Rope rope;
+      rope.rotary_dim = rotary;
+      rope.interleaved = interleaved;
+      rope.attention_factor = 1.2f;
+      compare(rope, {x, positions, {frequencies, frequencies}}, {{t, 5, 64}}, d);
+    }
+    const Pair table = random_pair({50, 24}, d);
+    const Pair ids{integers({3, 49, 0, 3}), integers({3, 49, 0, 3})};
+    compare(device::Embedding{2.5f}, {ids, table}, {{4, 24}}, d);
+    compare(device::SelectRows{}, {table, ids}, {{4, 24}}, d);
+    compare(device::Copy{}, {table}, {{50, 24}}, d);
+  }
+}
