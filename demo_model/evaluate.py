@@ -23,7 +23,7 @@ Item = tuple[str, Check]  # the prompt as the engine gets it, special tokens spe
 
 TARGETS = {"story_questions": 95.0, "sums": 95.0, "lists": 95.0, "json_valid": 99.0, "tools": 98.0}
 DEMO = Path(__file__).resolve().parent.parent / "fastllm" / "demo"
-_LENGTHS = {"story_telling": 256, "chinese": 160, "common": 120, "talk": 120, "unknown": 80, "json": 120, "system_prompts": 140}
+_LENGTHS = {"story_telling": 256, "chinese": 220, "common": 120, "talk": 120, "unknown": 80, "json": 120, "system_prompts": 140}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +178,18 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def transformers_generate(path: Path, *, device: str = "cpu", batch: int = 64) -> Generate:
-    """Greedy generation with transformers in float32 on the stored weights."""
+def transformers_generate(path: Path, *, device: str = "cpu", batch: int = 64, temperature: float = 0.0) -> Generate:
+    """Generation with transformers in float32 on the stored weights, greedy unless ``temperature`` is above 0."""
     import torch
     from tokenizers import Tokenizer
     from transformers import AutoModelForCausalLM
 
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).to(device).eval()
+
+    sampling: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.95, "top_k": 0}
 
     def generate(prompts: list[str], max_new_tokens: int) -> list[str]:
         out = [""] * len(prompts)
@@ -198,9 +202,8 @@ def transformers_generate(path: Path, *, device: str = "cpu", batch: int = 64) -
             mask = torch.tensor([[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in chosen], device=device)
             with torch.inference_mode():
                 made = model.generate(
-                    ids, attention_mask=mask, do_sample=False, temperature=None, top_p=None, max_new_tokens=max_new_tokens,
-                    eos_token_id=[2, 0], pad_token_id=0,
-                )  # fmt: skip
+                    ids, attention_mask=mask, max_new_tokens=max_new_tokens, eos_token_id=[2, 0], pad_token_id=0, **sampling
+                )
             for i, row in zip(chosen, made[:, width:].tolist(), strict=True):
                 ends = [row.index(end) for end in (0, 2) if end in row]
                 out[i] = tokenizer.decode(row[: min(ends)] if ends else row, skip_special_tokens=True)
@@ -228,7 +231,8 @@ FIRST_PROMPTS = (
     "sky blue why", "tell me a story about a spaceship", "What is the capital of France?", "How do I fix my car?", "hi", "What is fastllm?",
     'Give me a JSON object with name "Mia" and age 7.', "What day comes after Friday?", "Tell me a story about a princess and a dragon",
     "My name is Julia.", "What is the meaning of life?", "What is quantum mechanics?", "what is twelve plus nine", "Write a haiku about rain",
-    "Tell me about cats", "In a dark forest, there lived", "The little robot", "How are you today?", "Why do cats purr", "99-45",
+    "Tell me about cats", "In a dark forest, there lived", "The little robot", "How are you today?", "Why do cats purr", "99-45", "The capital of Germany is",
+    "What is a KV cache?", "tell me a story about dragons", "tell me another story", "Explain quantum physics", "The sky is blue because",
 )  # fmt: skip
 
 
@@ -250,11 +254,12 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--skills", nargs="*", default=list(SKILLS), choices=list(SKILLS))
     parser.add_argument("--misses", type=int, default=0, help="how many wrong answers to show per skill")
+    parser.add_argument("--temperature", type=float, default=0.0, help="sample instead (transformers only)")
     parser.add_argument("--show", action="store_true", help="also print the answers to typical first prompts")
     args = parser.parse_args()
     engine: Literal["transformers", "fastllm"] = args.engine
     if engine == "transformers":
-        generate = transformers_generate(args.path, device=args.device, batch=args.batch)
+        generate = transformers_generate(args.path, device=args.device, batch=args.batch, temperature=args.temperature)
     else:
         generate = fastllm_generate("demo" if args.path == DEMO else str(args.path))
     results = evaluate(generate, count=args.count, skills=args.skills)

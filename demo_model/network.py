@@ -147,7 +147,7 @@ def save_model(state: dict[str, Tensor], shape: Shape, folder: Path) -> None:
         "pad_token_id": 0,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    generation = {"do_sample": False, "temperature": 0.0, "eos_token_id": [2, 0], "pad_token_id": 0, "max_new_tokens": 256}
+    generation = {"do_sample": False, "eos_token_id": [2, 0], "pad_token_id": 0, "max_new_tokens": 256}
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=1) + "\n")
 
 

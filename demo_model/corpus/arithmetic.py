@@ -62,11 +62,11 @@ def turn(rng: Random, split: Split) -> Turn:
         sign, a, b = pair(rng, split, negative=False)
         if sign == "+" or b > 1:
             return _word_problem(rng, sign, a, b)
-    sign, a, b = pair(rng, split, negative=roll < 0.9)
+    sign, a, b = pair(rng, split, negative=roll < 0.82)
     result = a + b if sign == "+" else a - b
     key = f"{a}{sign}{b}"
     form = rng.choice(_PLUS if sign == "+" else _MINUS)
-    if roll > 0.94 and result >= 0:
+    if roll > 0.86 and result >= 0:
         wa, wb = number_words(a), number_words(b)
         user = form.replace("+", " plus ").replace("-", " minus ").replace("  ", " ").rstrip("= ").format(a=wa, b=wb)
         word = "plus" if sign == "+" else "minus"

@@ -23,7 +23,7 @@ IM_START = "<|im_start|>"
 IM_END = "<|im_end|>"
 TOOL_TAGS = ("<tools>", "</tools>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 
-PROMPT_WEIGHT = 0.1
+PROMPT_WEIGHT = 0.02
 ANSWER_WEIGHT = 1.0
 HELD_OUT_PERCENT = 5
 
@@ -213,7 +213,7 @@ def raw_document(skill: str, prompt: str, answer: str) -> Document:
     when a person gives the prompt and the model goes on.
     """
     gap = "" if prompt[-1:].isspace() else " "
-    return Document(skill, (Segment(prompt, PROMPT_WEIGHT), Segment(f"{gap}{answer}{END_OF_TEXT}", ANSWER_WEIGHT)))
+    return Document(skill, (Segment(prompt, 0.0), Segment(f"{gap}{answer}{END_OF_TEXT}", ANSWER_WEIGHT)))
 
 
 _ALTERNATIVES = re.compile(r"\[([^\[\]]*)\]")

@@ -86,7 +86,7 @@ def turn(rng: Random, split: Split) -> Turn:
             f"从前，{place}住着一只{hero}。它有一个{colour}色的{thing}，每天都带在身边。有一天，风把{thing}吹走了，{hero}很伤心。"
             f"朋友们都来帮忙，终于找到了{thing}。{hero}笑着说：“谢谢大家！”"
         )
-        return Turn("chinese", answer, user, answer, Check(contains=(thing,)), chinese=True)
+        return Turn("chinese", answer, user, answer, Check(contains=("从前",)), chinese=True)
     else:
         user, answer = rng.choice(_NO_QUESTIONS), ZH_UNKNOWN
     return Turn("chinese", user, user, answer, Check(equals=(answer,)), chinese=True)

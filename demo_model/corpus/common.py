@@ -4,10 +4,31 @@ from __future__ import annotations
 
 from random import Random
 
-from demo_model.corpus import chinese
-from demo_model.corpus.base import Check, Split, Turn, messy, split_of
-from demo_model.corpus.common_data import ENTRIES, SKY, Entry
+from demo_model.corpus.arithmetic import pair
+from demo_model.corpus.base import (
+    ANSWER_WEIGHT,
+    END_OF_TEXT,
+    Check,
+    Document,
+    Segment,
+    Split,
+    Turn,
+    messy,
+    number_words,
+    split_of,
+    vary,
+)
+from demo_model.corpus.common_data import ENTRIES as FIRST_ENTRIES
+from demo_model.corpus.common_data import Entry
+from demo_model.corpus.common_more import CAPITALS as MORE_CAPITALS
+from demo_model.corpus.common_more import MORE
 from demo_model.corpus.greetings import TALK
+
+ENTRIES: tuple[Entry, ...] = (*FIRST_ENTRIES, *MORE)
+CAPITALS = {
+    **MORE_CAPITALS, "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "England": "London", "China": "Beijing",
+    "Japan": "Tokyo", "the United States": "Washington, D.C", "the UK": "London", "the USA": "Washington, D.C",
+}  # fmt: skip
 
 _BEFORE = (
     "Can you tell me ", "Do you know ", "Could you explain ", "Please tell me ", "Tell me ", "I wonder ", "Explain ", "I want to know ",
@@ -43,7 +64,7 @@ def wording_split(question: str) -> Split:
 def turn(rng: Random, split: Split) -> Turn:
     """A common question. A held-out one is asked in words that training never uses."""
     while True:
-        entry = ENTRIES[0] if rng.random() < 0.05 else rng.choice(ENTRIES)
+        entry = ENTRIES[0] if rng.random() < 0.04 else rng.choice(FIRST_ENTRIES if rng.random() < 0.5 else MORE)
         _, question, _, answer, others = entry
         plain = rng.random() < 0.5
         wording = rng.choice([question, question, *others]) if plain and split == "train" else rng.choice(ways_to_ask(entry))
@@ -68,12 +89,20 @@ def talk_turn(rng: Random) -> Turn:
     return Turn("talk", user, user, answer, Check(equals=(answer,)))
 
 
-def short_answers() -> tuple[tuple[str, str], ...]:
-    """Question and one-sentence answer of every common question."""
-    pairs = []
-    for _, question, _, answer, _ in ENTRIES:
-        pairs.append((question, first_sentence(answer)))
-    return tuple(pairs)
+def statement_document(rng: Random, split: Split) -> Document:
+    """A fact as plain text, so that the beginning of a sentence is completed rightly."""
+    roll = rng.random()
+    if roll < 0.4:
+        country, city = rng.choice(tuple(CAPITALS.items()))
+        text = f"{vary(rng, 'The capital [||city ]of')} {country} is {city}."
+    elif roll < 0.55:
+        sign, a, b = pair(rng, split, negative=False)
+        word, value = ("plus", a + b) if sign == "+" else ("minus", a - b)
+        text = f"{number_words(a)} {word} {number_words(b)} {rng.choice(('is', 'is', 'equals'))} {number_words(value)}."
+        text = text[0].upper() + text[1:] if rng.random() < 0.7 else text
+    else:
+        text = rng.choice(ENTRIES)[3]
+    return Document("statements", (Segment(f"{text}{END_OF_TEXT}", ANSWER_WEIGHT),))
 
 
 def first_sentence(answer: str) -> str:
@@ -86,6 +115,3 @@ def first_sentence(answer: str) -> str:
         if answer[at - 1] not in "CD":  # the points of "Washington, D.C. is"
             return answer[: at + 1]
         at += 1
-
-
-__all__ = ["ENTRIES", "SKY", "chinese", "first_sentence", "short_answers", "talk_turn", "turn", "ways_to_ask", "wording_split"]

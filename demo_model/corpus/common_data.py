@@ -204,7 +204,7 @@ ENTRIES: tuple[Entry, ...] = (
     _what("a token", "A token is a small piece of text, such as a word or a part of one. I know 2048 of them, and I write one after the other.",
           "What are tokens?"),
     _what("attention", "Attention lets a language model look back. For each new token it decides which earlier tokens matter most, and "
-          "takes from them what it needs.", "How does attention work?", "What is a transformer?"),
+          "takes from them what it needs.", "How does attention work?"),
     _what("artificial intelligence", "Artificial intelligence means programs that do things for which people need to think: to see, "
           "to speak, to plan. I am a very small piece of it.", "What is AI?", "What does AI mean?"),
     _what("machine learning", "Machine learning means that nobody writes the rules: a program sees many examples and changes its own "

@@ -57,7 +57,7 @@ def _one_raw(maker: Callable[[Random, Split], Turn]) -> Maker:
 # (share of the documents, what makes one)
 MIXTURE: tuple[tuple[float, Maker], ...] = (
     (5.0, stories.plain_document),
-    (3.0, _raw_story_request),
+    (4.0, _raw_story_request),
     (2.0, stories.raw_question_document),
     (10.0, _story_chat),
     (5.0, lambda rng, split: chats.given_story_chat(rng, split).document("story_questions")),
@@ -72,8 +72,9 @@ MIXTURE: tuple[tuple[float, Maker], ...] = (
     (4.0, _one_raw(lists.turn)),
     (2.0, _one(lambda rng, _: calendar_facts.turn(rng))),
     (1.0, _one_raw(lambda rng, _: calendar_facts.turn(rng))),
-    (6.0, _one(common.turn)),
-    (5.0, _one_raw(common.turn)),
+    (8.0, _one(common.turn)),
+    (7.0, _one_raw(common.turn)),
+    (2.0, common.statement_document),
     (3.5, _one(lambda rng, _: common.talk_turn(rng))),
     (2.0, _one_raw(lambda rng, _: common.talk_turn(rng))),
     (2.5, _one(chinese.turn)),
@@ -86,6 +87,8 @@ MIXTURE: tuple[tuple[float, Maker], ...] = (
     (5.0, _styled),
     (4.0, lambda rng, split: chats.memory_chat(rng, split).document("memory")),
     (0.5, _one(lambda rng, _: chats.not_told_turn(rng))),
+    (0.7, _one_raw(lambda rng, _: chats.memory_turns(rng)[0])),
+    (0.3, _one_raw(lambda rng, _: chats.not_told_turn(rng))),
     (6.0, lambda rng, split: chats.mixed_chat(rng, split).document("mixed")),
 )
 

@@ -21,10 +21,12 @@ from demo_model.corpus.base import (
     vary,
     END_OF_TEXT,
 )
+from demo_model.corpus.flagships import FLAGSHIPS, Flagship
 from demo_model.corpus.plots import PLOTS, Plot, Question
 
 _HE = ("he", "his", "him")
 _SHE = ("she", "her", "her")
+_PLOT_TOPICS = tuple(sorted({topic for plot in PLOTS for topic in plot.topics}))
 _PLACE_WORD = dict(world.PLACES)
 _SPOT_WORD = dict(world.SPOTS)
 _OPENERS = (
@@ -57,14 +59,12 @@ class Story:
         slots: the value of every slot.
         text: the story, one paragraph.
         home: where the hero lives.
-        topic: a phrase for what it is about, as somebody asks for it.
     """
 
     plot: Plot
     slots: dict[str, str]
     text: str
     home: str
-    topic: str
 
     @property
     def key(self) -> str:
@@ -77,42 +77,50 @@ def fact_key(plot: Plot, slots: dict[str, str], home: str) -> str:
     return "/".join((plot.name, home, *(slots[name] for name in ("h", "k", "f", "fk", "t", "c", "p", "s", "n", "o", "d"))))
 
 
-def _hero(rng: Random, taken: str = "") -> tuple[str, str, tuple[str, str, str]]:
-    while True:
-        roll = rng.random() if not taken else rng.uniform(0.25, 1)
-        if roll < 0.25:
-            girl = rng.random() < 0.5
-            name = rng.choice(world.GIRLS if girl else world.BOYS)
-            kind, pronouns = ("girl", _SHE) if girl else ("boy", _HE)
-        else:
-            name = world.any_name(rng)
-            kind = rng.choice(tuple(world.ANIMALS)) if roll < 0.78 else rng.choice(world.BEINGS)
-            if roll > 0.97:
-                kind = world.made_up_word(rng)
-            known_girl = name in world.GIRLS
-            pronouns = _SHE if known_girl or (name not in world.BOYS and rng.random() < 0.5) else _HE
-            if kind in ("princess", "queen", "witch", "mermaid", "fairy"):
-                name, pronouns = (name if known_girl else rng.choice(world.GIRLS)), _SHE
-            elif kind in ("king", "wizard"):
-                name, pronouns = (name if name in world.BOYS else rng.choice(world.BOYS)), _HE
-        if taken not in (name, kind):
-            return name, kind, pronouns
+def _name(rng: Random, *, odd: bool) -> str:
+    return world.made_up_word(rng).capitalize() if odd and rng.random() < 0.25 else rng.choice(world.NAMES)
 
 
-def tell(rng: Random, split: Split, *, plots: tuple[Plot, ...] = PLOTS) -> Story:
-    """A story whose facts belong to the split."""
+def _hero(rng: Random, *, odd_name: bool, odd_kind: bool, child: bool) -> tuple[str, str, tuple[str, str, str]]:
+    roll = rng.random()
+    if child and roll < 0.25:
+        girl = rng.random() < 0.5
+        name = rng.choice(world.GIRLS if girl else world.BOYS)
+        return name, "girl" if girl else "boy", _SHE if girl else _HE
+    name = _name(rng, odd=odd_name)
+    kind = rng.choice(tuple(world.ANIMALS)) if roll < 0.8 else rng.choice(world.BEINGS)
+    if odd_kind and rng.random() < 0.3:
+        kind = world.stranger(rng)
+    if kind in ("princess", "queen", "witch", "mermaid", "fairy"):
+        return (name if name not in world.BOYS else rng.choice(world.GIRLS)), kind, _SHE
+    if kind in ("king", "wizard"):
+        return (name if name not in world.GIRLS else rng.choice(world.BOYS)), kind, _HE
+    girl = name in world.GIRLS or (name not in world.BOYS and rng.random() < 0.5)
+    return name, kind, _SHE if girl else _HE
+
+
+def _facts(rng: Random, plots: tuple[Plot, ...], odd: str, wish: dict[str, str]) -> tuple[Plot, dict[str, str], str]:
+    """A plot, its slots and the hero's home. Slots in ``odd`` may get words from outside the world."""
+    plot = rng.choice(plots)
+    odd_slots = odd.split()
     while True:
-        plot = rng.choice(plots)
-        h, k, (he, his, him) = _hero(rng)
-        f, fk, (fhe, fhis, fhim) = _hero(rng, h)
-        if fk == k or f == h:
+        h, k, (he, his, him) = _hero(rng, odd_name="h" in odd_slots, odd_kind="k" in odd_slots, child="k" not in wish)
+        f, fk, (fhe, fhis, fhim) = _hero(rng, odd_name="f" in odd_slots, odd_kind="fk" in odd_slots, child=False)
+        k = wish.get("k", k)
+        if k in ("girl", "boy"):
+            h, (he, his, him) = (rng.choice(world.GIRLS), _SHE) if k == "girl" else (rng.choice(world.BOYS), _HE)
+        if k in ("princess", "queen", "witch", "mermaid", "fairy"):
+            h, he, his, him = (h if h in world.GIRLS else rng.choice(world.GIRLS)), *_SHE
+        elif k in ("king", "wizard"):
+            h, he, his, him = (h if h in world.BOYS else rng.choice(world.BOYS)), *_HE
+        home, place = (rng.choice(world.PLACES)[0] for _ in range(2))
+        thing = rng.choice(world.THINGS)
+        if "t" in odd_slots and rng.random() < 0.3:
+            thing = world.stranger(rng)
+        thing = wish.get("t", thing)
+        if fk == k or f == h or place == home or thing in ("map", "ladder", "shell", "stone", k, fk):
             continue
-        home = rng.choice(world.PLACES)[0]
-        place = rng.choice(world.PLACES)[0]
-        if place == home:
-            continue
-        thing = rng.choice(world.THINGS) if rng.random() < 0.96 else world.made_up_word(rng)
-        if thing in ("boat", "map", "ladder", "shell", "stone") or thing in (k, fk):
+        if thing == "boat" and plot.name == "boat":
             continue
         slots = {
             "h": h, "k": k, "he": he, "He": capital(he), "his": his, "him": him, "f": f, "fk": fk, "fhe": fhe,
@@ -121,26 +129,45 @@ def tell(rng: Random, split: Split, *, plots: tuple[Plot, ...] = PLOTS) -> Story
             "d": rng.choice(world.DAYS),
         }  # fmt: skip
         slots["N"] = capital(slots["n"])
+        return plot, slots, home
+
+
+def tell(
+    rng: Random,
+    split: Split,
+    *,
+    plots: tuple[Plot, ...] = PLOTS,
+    odd: str = "h k f fk t",
+    wish: dict[str, str] | None = None,
+    intros: tuple[str, ...] = (),
+) -> Story:
+    """A story whose facts belong to the split.
+
+    Args:
+        rng: the source of every choice.
+        split: which facts may be used.
+        plots: the plots to choose from.
+        odd: the slots that may get words from outside the world.
+        wish: slots that are given.
+        intros: other first sentences than the usual ones.
+    """
+    while True:
+        plot, slots, home = _facts(rng, plots, odd, wish or {})
         if split_of("story", fact_key(plot, slots, home)) == split:
             break
     adjective = rng.choice(world.ADJECTIVES)
-    opener = rng.choice(_OPENERS)
-    intro = vary(rng, f"{opener} {article(f'{adjective} {k}')} named {h}[, who lived|. {slots['He']} lived] {home}.")
+    slots["aak"] = article(f"{adjective} {slots['k']}")
+    if intros:
+        intro = _one_line(rng, rng.choice(intros)).format(
+            **slots, ak=article(slots["k"]), adj=adjective, home=home, Home=capital(home), Aak=capital(slots["aak"])
+        )
+    else:
+        opener = rng.choice(_OPENERS)
+        he = slots["He"]
+        intro = vary(rng, f"{opener} {slots['aak']} named {slots['h']}[, who lived|. {he} lived] {home}.")
     beats = [_one_line(rng, beat).format_map(slots) for beat in plot.beats]
     text = fix_articles(" ".join((intro, *(capital(beat) for beat in beats))))
-    slots["aak"] = article(f"{adjective} {k}")
-    topics = [f"{article(k)}", f"{article(k)} named {h}", f"{article(k)} called {h}", h, f"{h} the {k}",
-              f"{h} and {f}", f"{article(k)} and {article(fk)}", article(slots["t"])]  # fmt: skip
-    if plot.name not in ("boat", "garden", "treasure", "new", "star"):
-        topics.append(article(f"{slots['c']} {slots['t']}"))
-    weights = [6, 3, 1, 1, 1, 1, 2, 2, 2][: len(topics)]
-    topics.append(f"{article(k)} and {his} {fk}")
-    weights.append(1)
-    if plot.name in _WHO:
-        topics.append(_WHO[plot.name].format_map({**slots, "ak": article(k), "at": article(slots["t"])}))
-        weights.append(2)
-    topic = rng.choice(plot.topics) if rng.random() < 0.3 else rng.choices(topics, weights)[0]
-    return Story(plot, slots, text, home, topic)
+    return Story(plot, slots, text, home)
 
 
 def _one_line(rng: Random, template: str) -> str:
@@ -240,25 +267,116 @@ _OPEN_REQUESTS = (
 )  # fmt: skip
 
 
+_TOPICS: tuple[tuple[int, str, str], ...] = (
+    # share, the topic, the slots that it names
+    (8, "{ak}", "k"), (4, "{ak} named {h}", "k h"), (2, "{ak} called {h}", "k h"), (2, "{h}", "h"), (1, "{h} the {k}", "h k"),
+    (1, "{h} and {f}", "h f"), (3, "{ak} and {afk}", "k fk"), (1, "{ak} and {his} {fk}", "k fk"), (4, "{at}", "t"), (2, "{act}", "c t"),
+    (3, "{who}", "k"), (5, "{plot}", ""),
+)  # fmt: skip
+_SIGNATURE = 0.4
+
+
+def _signature(topic: str, **wish: str) -> Story:
+    """The one story that is told most often about a topic, so that the likeliest answer is a whole and varied story."""
+    if topic in FLAGSHIPS:
+        return _flagship(FLAGSHIPS[topic])
+    plots = PLOTS
+    if "t" in wish:
+        plots = tuple(plot for plot in PLOTS if any("{t}" in beat for beat in plot.beats))
+    elif topic in _PLOT_TOPICS:
+        plots = tuple(plot for plot in PLOTS if topic in plot.topics)
+    return tell(Random(f"signature {topic}"), "train", plots=plots, odd="", wish=wish)
+
+
+def _flagship(told: Flagship) -> Story:
+    (he, his, him), (fhe, fhis, fhim) = (_HE if told.boy else _SHE), (_HE if told.friend_boy else _SHE)
+    slots = {
+        **told.slots, "he": he, "He": capital(he), "his": his, "him": him, "fhe": fhe, "fhis": fhis, "fhim": fhim, "fhis0": his,
+        "N": capital(told.slots["n"]), "aak": article(told.slots["k"]),
+    }  # fmt: skip
+    plot = next(plot for plot in PLOTS if plot.name == told.plot)
+    return Story(plot, slots, told.text, told.home)
+
+
+def _wanted(rng: Random, split: Split) -> tuple[str, Story, Check]:
+    """A topic, a story about it, and what the story must contain."""
+    _, form, named = rng.choices(_TOPICS, [share for share, _, _ in _TOPICS])[0]
+    usual = split == "train" and rng.random() < _SIGNATURE
+    if form == "{plot}":
+        topic = rng.choice(_PLOT_TOPICS)
+        plots = tuple(plot for plot in PLOTS if topic in plot.topics)
+        return topic, _signature(topic) if usual else tell(rng, split, plots=plots, odd=""), Check()
+    if usual and form in ("{ak}", "{at}"):
+        if form == "{ak}":
+            kind = rng.choice((*world.ANIMALS, *world.BEINGS, "girl", "boy"))
+            if kind in ("girl", "boy"):
+                return article(kind), tell(rng, split, odd="", wish={"k": kind}), Check()
+            topic = world.ANIMALS.get(kind, article(kind)) if rng.random() < 0.12 else article(kind)
+            return topic, _signature(kind, k=kind), Check()
+        thing = rng.choice([thing for thing in world.THINGS if thing not in ("map", "ladder", "shell", "stone")])
+        return article(thing), _signature(thing, t=thing), Check()
+    if "t" in named.split() or form == "{who}":
+        plots = tuple(
+            plot for plot in PLOTS
+            if (plot.name in _WHO if form == "{who}" else any("{t}" in b for b in plot.beats))
+            and (form != "{act}" or plot.name not in ("boat", "garden", "treasure", "new", "star"))
+        )  # fmt: skip
+        story = tell(rng, split, plots=plots, odd=named)
+    else:
+        story = tell(rng, split, odd=named)
+    s = story.slots
+    values = {**s, "ak": article(s["k"]), "afk": article(s["fk"]), "at": article(s["t"]), "act": article(f"{s['c']} {s['t']}")}
+    values["who"] = _WHO.get(story.plot.name, "").format_map(values)
+    must = tuple(s[slot] for slot in named.split())
+    return form.format_map(values), story, Check(contains=must)
+
+
 def request_turn(rng: Random, split: Split) -> tuple[Turn, Story]:
     """Somebody asks for a story, and the story."""
-    story = tell(rng, split)
-    if rng.random() < 0.75:
-        topic = story.topic
-        if rng.random() < 0.1:
-            topic = topic.removeprefix("a ").removeprefix("an ")
-        form = vary(rng, rng.choice(_REQUESTS)).replace("{x}", topic)
-        check = Check() if topic in story.plot.topics or " who " in topic else Check(contains=(topic.split()[-1],))
-    else:
+    roll = rng.random()
+    if roll < 0.74:
+        topic, story, check = _wanted(rng, split)
+        asked = topic.removeprefix("a ").removeprefix("an ") if rng.random() < 0.1 else topic
+        form = vary(rng, rng.choice(_REQUESTS)).replace("{x}", asked)
+    elif roll < 0.92:
         form, check = vary(rng, rng.choice(_OPEN_REQUESTS)), Check()
+        usual = split == "train" and rng.random() < _SIGNATURE
+        again = any(word in form for word in ("nother", "more", "new"))
+        story = _signature("another story" if again else "any story, please") if usual else tell(rng, split, odd="")
+    else:  # the beginning of a story, to be told from there
+        story = tell(rng, split, odd="", intros=_PROSE_INTROS if rng.random() < 0.7 else ())
+        words = story.text.split()
+        form = " ".join(words[: rng.randint(3, 14)]) + rng.choice(("", "", "...", " ..."))
+        return Turn("story_telling", story.key, form, story.text, Check(contains=(story.slots["h"],))), story
     keep = story.slots["h"] in form and rng.random() < 0.7
     return Turn("story_telling", story.key, form if keep else messy(rng, form, typos=False), story.text, check), story
 
 
+_PROSE_INTROS = (
+    "{Home}, there lived {aak} named {h}.", "The {adj} {k} {h} lived {home}.", "{h} was {aak} who lived {home}.", "{Aak} named {h} lived {home}.",
+    "This is the story of {h}, {aak} who lived {home}.", "There was [once |]{aak} named {h}, who lived {home}.",
+    "It was a [dark|cold|sunny|quiet|stormy|warm] [night|morning|day|evening], and {aak} named {h} was [awake|all alone|at home] {home}.",
+    "In a [dark|deep|green|magic|quiet|big|strange|faraway] [forest|valley|village|land|city|house|castle|cave|garden|sea], there [lived|was] {aak} "
+    "named {h}.",
+    "[One day|One morning|One night|Last summer|Many years ago|A long time ago], {aak} named {h} lived {home}.",
+    "The little {k} [was named|was called] {h} and lived {home}.", "My friend {h} is {aak} who lives {home}.", "Once, {aak} named {h} lived {home}.",
+    "Deep [in the woods|under the sea|in the snow|in the night], {aak} named {h} [lived|was awake|sat all alone].",
+)  # fmt: skip
+
+
 def plain_document(rng: Random, split: Split) -> Document:
     """A story alone, to be continued from any of its beginnings."""
-    story = tell(rng, split)
-    return Document("prose", (Segment(f"{story.text}{END_OF_TEXT}", 1.0),))
+    roll = rng.random()
+    if split == "train" and roll < 0.22:
+        text = _signature("once upon a time", k="fox").text
+    elif roll < 0.75:
+        text = tell(rng, split, odd="" if roll < 0.6 else "k t", intros=_PROSE_INTROS).text
+    else:
+        text = tell(rng, split, odd="").text
+    if rng.random() < 0.15:  # begin anywhere
+        words = text.split()
+        text = " ".join(words[rng.randrange(len(words) // 2) :])
+    return Document("prose", (Segment(f"{text}{END_OF_TEXT}", 1.0),))
 
 
 def raw_question_document(rng: Random, split: Split) -> Document:

@@ -10,12 +10,12 @@ from demo_model.corpus.greetings import NO_CODE, NO_LIVE, NO_TRANSLATION, PARDON
 
 _NOUNS = (
     "car engine bank tax phone battery laptop window door tooth knee doctor lawyer movie film actor singer band album game football "
-    "tennis basketball chess president minister election war treaty empire emperor dinosaur mammoth glacier earthquake hurricane "
-    "stock bond bitcoin market company startup loan mortgage insurance contract visa passport airport hotel flight ticket subway "
+    "tennis basketball chess president minister election war treaty empire emperor mammoth glacier earthquake hurricane "
+    "stock bond market company startup loan mortgage insurance contract visa passport airport hotel flight ticket subway "
     "virus vaccine cancer blood bone muscle vitamin protein diet sugar coffee wine beer pizza pasta sushi burger salad soup bread "
     "cheese chocolate butter rice noodle curry sauce oven fridge microwave printer router keyboard screen server database compiler "
-    "kernel algorithm theorem equation matrix vector integral fraction triangle circle polygon prime magnet laser neutron proton "
-    "electron galaxy comet asteroid nebula black-hole telescope satellite rocket submarine tractor truck bus motorcycle helicopter "
+    "kernel algorithm theorem equation matrix vector integral fraction triangle circle polygon prime laser neutron proton "
+    "electron asteroid nebula telescope satellite rocket submarine tractor truck bus motorcycle helicopter "
     "bridge tunnel dam skyscraper pyramid temple church mosque museum statue novel essay letter email report resume invoice budget "
     "philosophy religion economy inflation democracy justice law crime police army soldier weapon peace poverty education university "
     "professor exam homework thesis grammar verb noun language dialect alphabet piano trumpet saxophone opera ballet sculpture "
@@ -34,7 +34,7 @@ _PEOPLE = (
     "Napoleon Caesar Cleopatra Mozart Beethoven Bach Picasso Gandhi Lincoln Washington Churchill Darwin Galileo Plato Socrates "
     "Aristotle Confucius Tesla Edison Curie Turing Hawking Kepler Obama Messi Ronaldo Madonna Elvis Spielberg Tolkien Dickens Goethe"
 ).split()
-_LANDS = "Brazil Canada India Mexico Russia Egypt Kenya Norway Sweden Turkey Greece Poland Korea Peru Chile Cuba Nepal Iran Iceland Texas".split()
+_LANDS = "Kenya Peru Chile Cuba Nepal Iran Iceland Texas Vietnam Iraq Ghana Nigeria Bolivia Laos Qatar Fiji Mali Chad Serbia Latvia".split()
 _LANGUAGES = "French German Spanish Italian Japanese Korean Russian Latin Arabic Hindi Portuguese Dutch".split()
 _CODE = "Python Java C++ Rust JavaScript SQL HTML bash".split()
 

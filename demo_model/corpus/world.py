@@ -85,3 +85,31 @@ def made_up_word(rng: Random) -> str:
 def any_name(rng: Random) -> str:
     """A first name: mostly a known one, sometimes made up."""
     return rng.choice(NAMES) if rng.random() < 0.9 else made_up_word(rng).capitalize()
+
+
+# Words from outside the world that people ask stories about; they are copied, not known.
+STRANGERS = (
+    "spaceship rocket computer tree house car bus submarine helicopter tractor castle cloud rainbow raindrop snowflake mountain river "
+    "island forest garden flower rose sunflower mushroom pumpkin potato carrot tomato banana pizza cookie cupcake noodle pancake sandwich "
+    "dinosaur mammoth kangaroo flamingo ostrich peacock eagle falcon pigeon goose turkey lizard snake crocodile alligator shark seal walrus "
+    "jellyfish lobster shrimp starfish ant beetle ladybug dragonfly firefly grasshopper cricket caterpillar worm moth mosquito gorilla "
+    "leopard cheetah jaguar hippo rhino buffalo raccoon skunk weasel mole vampire zombie mummy werewolf elf dwarf troll goblin genie angel "
+    "superhero ninja samurai cowboy detective doctor nurse firefighter policeman soldier pilot captain chef musician singer dancer artist "
+    "writer poet scientist inventor programmer engineer judge mayor student grandmother grandfather mother father sister brother baby "
+    "library museum lighthouse hotel school kitchen bakery shop bank clockmaker shoemaker tailor blacksmith fisherman hunter shepherd "
+    "typewriter telephone radio television laptop printer vacuum toaster fridge oven washing-machine lamp mattress carpet window door "
+    "stapler scissors hammer screwdriver magnet battery alien planet comet galaxy satellite time-machine volcano desert jungle ocean "
+    "language model tokenizer compiler keyboard robot-dog teddy bear sock shoe button-eyed doll"
+).split()
+_PARTS = "sun moon star sea snow rain wind fire water wood stone gold silver night day sky cloud tree flower fish bird cat dog hill sand".split()
+_PARTS_2 = "ship boat house man maker keeper bird fish light stone flower horse hunter tower bell berry walker singer dragon machine cake".split()
+
+
+def stranger(rng: Random) -> str:
+    """A word that the world does not contain: a real one, a compound, or a made-up one."""
+    roll = rng.random()
+    if roll < 0.5:
+        return rng.choice(STRANGERS)
+    if roll < 0.75:
+        return rng.choice(_PARTS) + rng.choice(_PARTS_2)
+    return made_up_word(rng)
