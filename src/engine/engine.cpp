@@ -598,6 +598,7 @@ void Engine::end_with_error(Active& active, const std::string& code, const std::
 }
 
 void Engine::flush() {
+  if (any_ended_) publish_stats();  // before the news: who reads of an end finds its blocks free in stats()
   if (!deliveries_.empty()) hub_->deliver(deliveries_);
   deliveries_.clear();
   if (!any_ended_) return;
