@@ -55,6 +55,13 @@ struct OpCall {
   const PackedLinear* linear = nullptr;  // for Linear
 };
 
+// Ops that were recorded once and run again as one launch (a CUDA graph), on the operands they were recorded with.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  virtual bool replay() = 0;  // false, and nothing ran: memory it relies on has moved, record again
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -73,6 +80,14 @@ class Backend {
   // The same step with every array in this device's memory, valid until the next call: one transfer a step. Host
   // memory: as it is.
   virtual StepView stage(const StepView& host) { return host; }
+  // Host memory that copies to and from this device fastest.
+  virtual std::shared_ptr<core::Storage> allocate_host(std::size_t bytes) { return core::Storage::host(bytes); }
+
+  // Between begin_recording and end_recording, run() records instead of running. Run the same ops once before, so that
+  // what they allocate on first use is there. Staged steps of equal sizes lie at equal addresses.
+  virtual bool can_record() const { return false; }
+  virtual void begin_recording() {}
+  virtual std::unique_ptr<Recording> end_recording() { return nullptr; }
 
   // Runs one op. `step` may be null for ops that need none. Shapes were checked by graph/infer; backends check only
   // what they alone know (dtype support). Returns when queued (GPU) or done (CPU).

@@ -26,6 +26,7 @@ struct StepView {
   int sequences = 0;  // S
   int rows = 0;       // R: rows whose logits are wanted
   int max_blocks = 0;     // columns of block_table
+  int max_kv_len = 0;     // no kv_len of the step is larger; rounded up, so that launch sizes change seldom
   int block_tokens = 16;  // tokens in a cache block
 
   const std::int32_t* token_ids = nullptr;      // [T]

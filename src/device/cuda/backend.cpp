@@ -63,7 +63,7 @@ float element_as_float(const core::Tensor& t, std::int64_t i) {
 
 }  // namespace
 
-CudaBackend::CudaBackend(int ordinal) : ordinal_(ordinal) {
+CudaBackend::CudaBackend(int ordinal) : ordinal_(ordinal), moves_(std::make_shared<std::uint64_t>(0)) {
   use();
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, ordinal), "device");
@@ -209,6 +209,7 @@ device::StepView CudaBackend::stage(const device::StepView& host) {
     check(cudaMallocHost(&staging_host_, need * 2), "stage");
     staging_device_ = allocate(need * 2);
     staging_bytes_ = need * 2;
+    ++*moves_;
   }
   device::StepView view = host;
   std::size_t at = 0;
@@ -233,8 +234,53 @@ device::StepView CudaBackend::stage(const device::StepView& host) {
 
 void CudaBackend::grow_workspace(std::size_t floats) {
   if (floats <= workspace_.floats) return;
+  ++*moves_;
   workspace_storage_ = allocate(floats * sizeof(float));
   workspace_ = Workspace{static_cast<float*>(workspace_storage_->data()), floats};
+}
+
+std::shared_ptr<core::Storage> CudaBackend::allocate_host(std::size_t bytes) {
+  use();
+  void* data = nullptr;
+  check(cudaMallocHost(&data, bytes ? bytes : 64), "allocate");
+  return std::make_shared<core::Storage>(data, bytes, core::Place{}, [data] { cudaFreeHost(data); });
+}
+
+namespace {
+
+class GraphRecording final : public device::Recording {
+ public:
+  GraphRecording(cudaGraphExec_t graph, std::shared_ptr<CUstream_st> stream, std::shared_ptr<std::uint64_t> moves)
+      : graph_(graph), stream_(std::move(stream)), moves_(std::move(moves)), made_at_(*moves_) {}
+  ~GraphRecording() override { cudaGraphExecDestroy(graph_); }
+  bool replay() override {
+    if (*moves_ != made_at_) return false;
+    check(cudaGraphLaunch(graph_, stream_.get()), "replay");
+    return true;
+  }
+
+ private:
+  cudaGraphExec_t graph_;
+  std::shared_ptr<CUstream_st> stream_;
+  std::shared_ptr<std::uint64_t> moves_;
+  std::uint64_t made_at_;
+};
+
+}  // namespace
+
+void CudaBackend::begin_recording() {
+  use();
+  check(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "record");
+}
+
+std::unique_ptr<device::Recording> CudaBackend::end_recording() {
+  cudaGraph_t graph = nullptr;
+  check(cudaStreamEndCapture(stream_.get(), &graph), "record");
+  cudaGraphExec_t executable = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
+  cudaGraphDestroy(graph);
+  check(status, "record");
+  return std::make_unique<GraphRecording>(executable, stream_, moves_);
 }
 
 void CudaBackend::synchronize() {
@@ -272,8 +318,8 @@ void CudaBackend::run(const device::OpCall& call, const device::StepView* step) 
     void operator()(const device::Attention& op) const {
       const device::StepView& s = needed("attention");
       const device::KvLayer& layer = s.kv[static_cast<std::size_t>(op.layer)];
-      self.grow_workspace(attention_workspace(op, s.sequences, static_cast<int>(in[0].shape[1]), layer.v_head_dim,
-                                              s.max_blocks * s.block_tokens));
+      self.grow_workspace(
+          attention_workspace(op, s.sequences, static_cast<int>(in[0].shape[1]), layer.v_head_dim, longest(s)));
       attention(c, op, in[0], s, out[0]);
     }
     void operator()(const device::Unary& op) const { unary(c, op, in[0], out[0]); }

@@ -23,6 +23,10 @@ class CudaBackend final : public device::Backend {
   core::Tensor place(const core::Tensor& host) override;
   std::unique_ptr<device::PackedLinear> pack_linear(std::span<const device::LinearPart> parts) override;
   device::StepView stage(const device::StepView& host) override;
+  std::shared_ptr<core::Storage> allocate_host(std::size_t bytes) override;
+  bool can_record() const override { return true; }
+  void begin_recording() override;
+  std::unique_ptr<device::Recording> end_recording() override;
   void run(const device::OpCall& call, const device::StepView* step) override;
   void synchronize() override;
 
@@ -40,6 +44,7 @@ class CudaBackend final : public device::Backend {
   void* staging_host_ = nullptr;  // pinned
   std::shared_ptr<core::Storage> staging_device_;
   std::size_t staging_bytes_ = 0;
+  std::shared_ptr<std::uint64_t> moves_;  // how often staging or workspace moved: recordings made before are stale
 };
 
 }  // namespace fastllm::cuda

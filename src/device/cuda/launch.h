@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
@@ -32,6 +33,12 @@ struct Context {
   int multiprocessors = 0;
   Workspace* workspace = nullptr;
 };
+
+// Keys that the longest sequence of a step may have.
+inline int longest(const StepView& step) {
+  const int columns = step.max_blocks * step.block_tokens;
+  return step.max_kv_len > 0 ? std::min(step.max_kv_len, columns) : columns;
+}
 
 void embedding(const Context&, const device::Embedding&, const View& ids, const View& weight, const View& out);
 void linear(const Context&, const device::Linear&, const View& x, const View* residual, const DenseLinear&,

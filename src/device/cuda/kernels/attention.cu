@@ -432,7 +432,7 @@ void attention(const Context& c, const device::Attention& op, const View& q, con
     core::fail(core::ErrorCode::shape_error,
                core::cat("[attention] head size ", layer.head_dim, " exceeds the CUDA backend's ", kMaxHead, "."));
   const int heads = static_cast<int>(q.shape[1]);
-  const int max_kv = step.max_blocks * step.block_tokens;
+  const int max_kv = longest(step);
   const int splits = (max_kv + kSplit - 1) / kSplit;
   const Call call{
       kview(q),          kview(out),       layer.k,           layer.v,         layer.kv_heads,   heads / layer.kv_heads,
