@@ -1,7 +1,6 @@
 """The two ways text becomes ids: a ``tokenizers.Tokenizer``, or a SentencePiece model with our own front end.
 
-A backend encodes without adding BOS or EOS and knows every id's piece, bytes and special flag; ``Tokenizer`` puts the
-rest on top.
+A backend knows every id's piece, bytes and special flag; ``Tokenizer`` puts the rest on top.
 """
 
 from __future__ import annotations
@@ -16,7 +15,10 @@ from fastllm._tokenizer_bytes import SPACE, PieceDecoder
 from fastllm._tokenizer_spm import BYTE, CONTROL, UNKNOWN, SpmBackend, SpmModel
 from fastllm.errors import CorruptFile
 
-__all__ = ["AddedToken", "Backend", "HfBackend", "SpmFrontEnd", "Vocabulary"]
+__all__ = ["MAX_IDS", "AddedToken", "Backend", "HfBackend", "SpmFrontEnd", "Vocabulary"]
+
+#: More ids than any vocabulary has: a larger one is a damaged file, not a reason to fill the memory.
+MAX_IDS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class AddedToken:
 
     Attributes:
         content: Its text.
-        id: Its id, or None to take the next free one (or the one the vocabulary has).
+        id: Its id, or None for the one the vocabulary has; if it has none, the next free one.
         special: Whether it is control, not text.
         lstrip: Whether white space before it belongs to it.
         rstrip: Whether white space after it belongs to it.
@@ -60,19 +62,23 @@ class Vocabulary:
 
 
 class Backend(Protocol):
-    """What ``Tokenizer`` needs of a vocabulary."""
+    """What ``Tokenizer`` needs of a vocabulary.
+
+    Attributes:
+        kind: Name of the algorithm, such as "BPE".
+        vocabulary: What each id is.
+        has_processor: Whether the file itself says what to add around a text.
+    """
 
     kind: str
     vocabulary: Vocabulary
+    has_processor: bool
 
-    def encode(self, text: str, *, parse_special: bool) -> list[int]:
-        """Ids of a text, nothing added."""
+    def encode(self, text: str, *, parse_special: bool, process: bool = False) -> list[int]:
+        """Ids of a text; with ``process`` what the file's own post-processor makes of them."""
 
-    def encode_batch(self, texts: Sequence[str], *, parse_special: bool) -> list[list[int]]:
-        """Ids of several texts, nothing added."""
-
-    def processed(self, text: str, *, parse_special: bool) -> list[int] | None:
-        """Ids with what the file's own post-processor adds; None if it has none."""
+    def encode_batch(self, texts: Sequence[str], *, parse_special: bool, process: bool = False) -> list[list[int]]:
+        """The same for several texts."""
 
 
 class HfBackend:
@@ -84,10 +90,10 @@ class HfBackend:
         self._tokenizer = tokenizer
         self._literal: Any = None
         self._lock = threading.Lock()
-        self._has_processor = tokenizer.post_processor is not None
+        self.has_processor = tokenizer.post_processor is not None
         _add_tokens(tokenizer, added, path)
         self.kind = type(tokenizer.model).__name__
-        self.vocabulary = _vocabulary(tokenizer)
+        self.vocabulary = _vocabulary(tokenizer, path)
 
     def _pick(self, parse_special: bool) -> Any:
         """The tokenizer itself, or its twin (made when first needed) that takes special tokens as text."""
@@ -100,22 +106,15 @@ class HfBackend:
                 self._literal = twin
             return self._literal
 
-    def encode(self, text: str, *, parse_special: bool) -> list[int]:
-        """Ids of a text, nothing added."""
-        ids: list[int] = self._pick(parse_special).encode(text, add_special_tokens=False).ids
+    def encode(self, text: str, *, parse_special: bool, process: bool = False) -> list[int]:
+        """Ids of a text; with ``process`` what the file's own post-processor makes of them."""
+        ids: list[int] = self._pick(parse_special).encode(text, add_special_tokens=process).ids
         return ids
 
-    def encode_batch(self, texts: Sequence[str], *, parse_special: bool) -> list[list[int]]:
-        """Ids of several texts, nothing added."""
-        encodings = self._pick(parse_special).encode_batch(list(texts), add_special_tokens=False)
+    def encode_batch(self, texts: Sequence[str], *, parse_special: bool, process: bool = False) -> list[list[int]]:
+        """The same for several texts, on several threads."""
+        encodings = self._pick(parse_special).encode_batch(list(texts), add_special_tokens=process)
         return [encoding.ids for encoding in encodings]
-
-    def processed(self, text: str, *, parse_special: bool) -> list[int] | None:
-        """Ids with what the file's own post-processor adds; None if it has none."""
-        if not self._has_processor:
-            return None
-        ids: list[int] = self._pick(parse_special).encode(text, add_special_tokens=True).ids
-        return ids
 
 
 def _add_tokens(tokenizer: Any, added: Iterable[AddedToken], path: str) -> None:
@@ -148,16 +147,23 @@ def _add_tokens(tokenizer: Any, added: Iterable[AddedToken], path: str) -> None:
             )
 
 
-def _vocabulary(tokenizer: Any) -> Vocabulary:
+def _vocabulary(tokenizer: Any, path: str) -> Vocabulary:
     decoder = PieceDecoder.from_components(tokenizer.decoder, tokenizer.pre_tokenizer)
     ids: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
     size = max(ids.values(), default=-1) + 1
+    _check_size(size, path)
     pieces, data, special = [""] * size, [b""] * size, [False] * size
     for piece, index in ids.items():
         pieces[index], data[index] = piece, decoder.piece(piece)
     for index, token in tokenizer.get_added_tokens_decoder().items():
         pieces[index], data[index], special[index] = token.content, decoder.added(token.content), token.special
     return Vocabulary(pieces, data, special, decoder.strip_leading_space)
+
+
+def _check_size(size: int, path: str) -> None:
+    if size > MAX_IDS:
+        fact = f"{path} has the id {size - 1} but at most {MAX_IDS} ids are possible"
+        raise CorruptFile(f"[tokenizer] {fact}.", path=path, hint="The file is damaged: download it again.")
 
 
 class SpmFrontEnd:
@@ -169,6 +175,7 @@ class SpmFrontEnd:
     """
 
     def __init__(self, model: SpmModel, added: Iterable[AddedToken], path: str, *, prefix: str = "first") -> None:
+        self.has_processor = False
         self.kind = "BPE" if model.model_type == 2 else "Unigram"
         self.model = model
         self.prefix = prefix
@@ -197,6 +204,7 @@ class SpmFrontEnd:
             self._tokens[token.content] = AddedToken(token.content, index, *flags)
         self._all = _matcher(self._tokens.values())
         self._literal = _matcher(token for token in self._tokens.values() if not token.special)
+        _check_size(size, path)
         self.vocabulary = self._make_vocabulary(size)
 
     def _make_vocabulary(self, size: int) -> Vocabulary:
@@ -213,29 +221,27 @@ class SpmFrontEnd:
                 data[token.id] = token.content.replace(SPACE, " ").encode("utf-8")
         return Vocabulary(pieces, data, special, self.model.add_dummy_prefix)
 
-    def encode(self, text: str, *, parse_special: bool) -> list[int]:
-        """Ids of a text, nothing added."""
+    def encode(self, text: str, *, parse_special: bool, process: bool = False) -> list[int]:
+        """Ids of a text; the format has no post-processor."""
         matcher = self._all if parse_special else self._literal
         result: list[int] = []
         position = 0
         for match in matcher.finditer(text) if matcher else ():
-            result += self._segment(text[position : match.start()], position)
+            result += self._segment(text[position : match.start()], position, len(text))
             found = self._tokens.get(match[0]) or self._tokens[match[0].strip()]
             result.append(found.id or 0)
             position = match.end()
-        return result + self._segment(text[position:], position)
+        return result + self._segment(text[position:], position, len(text))
 
-    def _segment(self, text: str, position: int) -> list[int]:
-        prefix = self.prefix == "always" or (self.prefix == "first" and position == 0)
-        return self._backend.encode(text, prefix=prefix)
+    def _segment(self, text: str, position: int, total: int) -> list[int]:
+        """Encodes what lies between special tokens; extra spaces are removed at the ends of the whole text only."""
+        start, end = position == 0, position + len(text) == total
+        prefix = self.prefix == "always" or (self.prefix == "first" and start)
+        return self._backend.encode(text, prefix=prefix, start=start, end=end)
 
-    def encode_batch(self, texts: Sequence[str], *, parse_special: bool) -> list[list[int]]:
-        """Ids of several texts, nothing added."""
+    def encode_batch(self, texts: Sequence[str], *, parse_special: bool, process: bool = False) -> list[list[int]]:
+        """The same for several texts."""
         return [self.encode(text, parse_special=parse_special) for text in texts]
-
-    def processed(self, text: str, *, parse_special: bool) -> list[int] | None:
-        """None: the format has no post-processor."""
-        return None
 
 
 def _matcher(tokens: Iterable[AddedToken]) -> re.Pattern[str] | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
 from fastllm._tokenizer_backends import AddedToken, Backend, HfBackend, SpmFrontEnd
 from fastllm._tokenizer_spm import parse_model
 from fastllm._tokenizer_tiktoken import QWEN, Family, build, family_of, is_ranks, parse_ranks
-from fastllm.errors import CorruptFile, LoadError, UnsupportedFormat
+from fastllm.errors import CorruptFile, FastLLMError, LoadError, UnsupportedFormat
 from fastllm.formats._files import read_bytes, read_json, read_text
 from fastllm.tokenizer import Tokenizer
 
@@ -24,12 +24,10 @@ def load(path: Path) -> Tokenizer:
     file = path if path.is_file() else _find(path)
     directory = file.parent
     config = _settings(directory)
-    if file.name == "tokenizer.json" or (file.suffix == ".json" and file.name != "vocab.json"):
-        return _finish(HfBackend(_from_json(file), _added(directory, config), str(file)), path, config, {})
     if file.name in ("vocab.json", "merges.txt"):
-        return _finish(
-            HfBackend(_from_merges(directory, config), _added(directory, config), str(file)), path, config, {}
-        )
+        return _load_hf(path, file, _from_merges(directory, config), config)
+    if file.suffix == ".json":
+        return _load_hf(path, file, _from_json(file), config)
     data = read_bytes(file, where="tokenizer")
     if is_ranks(data):
         return _load_ranks(path, file, data, config)
@@ -38,6 +36,11 @@ def load(path: Path) -> Tokenizer:
         hint = "Give the directory of the Hugging Face checkpoint."
         raise UnsupportedFormat(f"[tokenizer] {fact}.", path=str(file), hint=hint)
     return _load_spm(path, file, data, config)
+
+
+def _load_hf(path: Path, file: Path, tokenizer: Any, config: Mapping[str, Any]) -> Tokenizer:
+    added = _added(file.parent, config, tokenizer.get_vocab(with_added_tokens=True))
+    return _finish(_guarded(file, lambda: HfBackend(tokenizer, added, str(file))), path, config, {})
 
 
 def _find(directory: Path) -> Path:
@@ -67,8 +70,12 @@ def _settings(directory: Path) -> dict[str, Any]:
     return settings
 
 
-def _added(directory: Path, config: Mapping[str, Any]) -> list[AddedToken]:
-    """Tokens that the configuration adds to the vocabulary, from the newest place for them to the oldest."""
+def _added(directory: Path, config: Mapping[str, Any], known: Container[str]) -> list[AddedToken]:
+    """Tokens that the configuration adds to the vocabulary, from the newest place for them to the oldest.
+
+    A named token (``pad_token`` ...) that neither they nor the vocabulary ``known`` have is left out: it would get an
+    id beyond the embedding.
+    """
     tokens: dict[str, AddedToken] = {}
     decoder = config.get("added_tokens_decoder")
     for key, entry in decoder.items() if isinstance(decoder, dict) else ():
@@ -80,8 +87,9 @@ def _added(directory: Path, config: Mapping[str, Any]) -> list[AddedToken]:
             if isinstance(index, int) and content not in tokens:
                 tokens[content] = AddedToken(content, index)
     extra = config.get("additional_special_tokens") or config.get("extra_special_tokens") or ()
-    extra = list(extra.values()) if isinstance(extra, dict) else list(extra)
-    for entry in [*(config.get(name) for name in _NAMED), *extra]:
+    extra = list(extra.values()) if isinstance(extra, dict) else extra if isinstance(extra, list) else []
+    named = [config.get(name) for name in _NAMED]
+    for entry in [*(entry for entry in named if _content(entry) in tokens or _content(entry) in known), *extra]:
         text = _content(entry)
         if text:
             old = tokens.get(text) or _token(entry if isinstance(entry, dict) else {"content": text}, None)
@@ -124,6 +132,8 @@ def _guarded(file: Path, make: Any) -> Any:
     """Calls into ``tokenizers``; its failures, Rust panics included, become CorruptFile."""
     try:
         return make()
+    except FastLLMError:
+        raise
     except Exception as error:
         if file.suffix == ".json":
             read_json(file, where="tokenizer")  # names line and column where the file is no JSON at all
@@ -170,13 +180,14 @@ def _load_ranks(path: Path, file: Path, data: bytes, config: Mapping[str, Any]) 
     family = family_of(ranks)
     pattern = next((config[key] for key in ("pat_str", "pattern") if isinstance(config.get(key), str)), family.pattern)
     tokenizer = _guarded(file, lambda: build(ranks, pattern))
-    added = _added(file.parent, config)
+    added = _added(file.parent, config, family.specials)
     if not any(token.id is not None for token in added):
         first = max(ranks.values()) + 1
         added += [AddedToken(name, first + index, special=True) for index, name in enumerate(family.specials)]
         known = {token.content: token for token in added if token.id is not None}
         added = [token for token in added if token.id is not None or token.content not in known]
-    return _finish(HfBackend(tokenizer, added, str(file)), path, config, _family_defaults(family))
+    backend = _guarded(file, lambda: HfBackend(tokenizer, added, str(file)))
+    return _finish(backend, path, config, _family_defaults(family))
 
 
 def _family_defaults(family: Family) -> dict[str, Any]:
@@ -193,5 +204,6 @@ def _load_spm(path: Path, file: Path, data: bytes, config: Mapping[str, Any]) ->
         name: model.pieces[index].text for name, index in ids.items() if 0 <= index < len(model.pieces)
     }
     defaults["add_bos_token"] = "bos_token" in defaults
-    front_end = SpmFrontEnd(model, _added(file.parent, config), str(file), prefix=prefix)
+    added = _added(file.parent, config, {piece.text for piece in model.pieces})
+    front_end = SpmFrontEnd(model, added, str(file), prefix=prefix)
     return _finish(front_end, path, config, defaults)

@@ -291,19 +291,26 @@ class SpmBackend:
         }
         self._size = len(model.pieces)
 
-    def normalize(self, text: str, *, prefix: bool = True) -> str:
-        """The text as the model sees it: rewritten, spaces as U+2581, with the dummy prefix where asked for."""
+    def normalize(self, text: str, *, prefix: bool = True, start: bool = True, end: bool = True) -> str:
+        """The text as the model sees it: rewritten, spaces as U+2581, with the dummy prefix where asked for.
+
+        Args:
+            text: A text or a part of one.
+            prefix: Whether to put the dummy space in front, if the model has one.
+            start: Whether the text begins here: then spaces in front go, if the model removes extra ones.
+            end: Whether the text ends here: likewise.
+        """
         if not text:
             return ""
         model = self.model
         text = self._rewrite(text)
         if model.remove_extra_whitespaces:
-            text = re.sub(" {2,}", " ", text.strip(" ") if prefix else text)
+            text = re.sub(" {2,}", " ", text.lstrip(" ") if start else text)
         text = text.replace(" ", SPACE)
-        if model.remove_extra_whitespaces:
+        if model.remove_extra_whitespaces and end:
             text = text.rstrip(SPACE)
-            if not text:
-                return ""
+        if model.remove_extra_whitespaces and not text:
+            return ""
         return SPACE + text if model.add_dummy_prefix and prefix else text
 
     def _rewrite(self, text: str) -> str:
@@ -324,9 +331,9 @@ class SpmBackend:
             return None
         return re.compile(f"({'|'.join(map(re.escape, sorted(symbols, key=len, reverse=True)))})")
 
-    def encode(self, text: str, *, prefix: bool = True) -> list[int]:
-        """Token ids of a text, which is taken literally: no control piece is recognised in it."""
-        normalized = self.normalize(text, prefix=prefix)
+    def encode(self, text: str, *, prefix: bool = True, start: bool = True, end: bool = True) -> list[int]:
+        """Token ids of a text, which is taken literally: no control piece is recognised in it; see ``normalize``."""
+        normalized = self.normalize(text, prefix=prefix, start=start, end=end)
         if not normalized:
             return []
         encoding = self._search.encode(normalized, add_special_tokens=False)

@@ -64,8 +64,8 @@ class Tokenizer:
         self.eos_ids = tuple(dict.fromkeys(index for index in map(self._find, eos) if index is not None))
         self.pad_id = self._find(pad)
         self.unk_id = self._find(unk)
-        # Explicit flags of tokenizer_config.json replace whatever the file's own post-processor would add.
-        self._explicit = add_bos is not None or add_eos is not None
+        # A post-processor in tokenizer.json is what its authors ran; flags only speak where there is none.
+        self._process = backend.has_processor
         self._add_bos, self._add_eos = bool(add_bos), bool(add_eos)
         self._template_lock = threading.Lock()
         self._template: ChatTemplate | None = None
@@ -103,12 +103,9 @@ class Tokenizer:
             InvalidRequest: ``text`` is not a str, or holds half of a surrogate pair.
         """
         _check_text(text)
-        if add_special and not self._explicit:
-            ids = self._backend.processed(text, parse_special=parse_special)
-            if ids is not None:
-                return ids
-        ids = self._backend.encode(text, parse_special=parse_special)
-        return self._surround(ids) if add_special else ids
+        process = add_special and self._process
+        ids = self._backend.encode(text, parse_special=parse_special, process=process)
+        return self._surround(ids) if add_special and not process else ids
 
     def encode_batch(
         self, texts: Sequence[str], *, add_special: bool = True, parse_special: bool = True
@@ -118,10 +115,9 @@ class Tokenizer:
             raise InvalidRequest("[tokenize] texts is a str, not a sequence of them.", hint="Use encode for one text.")
         for text in texts:
             _check_text(text)
-        if add_special and not self._explicit:
-            return [self.encode(text, parse_special=parse_special) for text in texts]
-        batch = self._backend.encode_batch(texts, parse_special=parse_special)
-        return [self._surround(ids) for ids in batch] if add_special else batch
+        process = add_special and self._process
+        batch = self._backend.encode_batch(texts, parse_special=parse_special, process=process)
+        return [self._surround(ids) for ids in batch] if add_special and not process else batch
 
     def _surround(self, ids: list[int]) -> list[int]:
         if self._add_bos and self.bos_id is not None:
