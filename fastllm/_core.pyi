@@ -128,8 +128,13 @@ class Program:
     def device(self) -> Device: ...
     @property
     def kv_bytes_per_token(self) -> int: ...
+    @property
+    def kv_layers(self) -> list[dict[str, Any]]:
+        """kv_heads, head_dim, v_head_dim, dtype of each attention layer's cache: what EagerStep takes."""
     def dump(self) -> str:
         """The plan: nodes after the passes, buffers and their offsets."""
+    def logits(self, step: EagerStep, rows: Sequence[int] | None = None) -> npt.NDArray[np.float32]:
+        """Runs one eager step through the compiled graph: [rows, vocab], of all its tokens by default. Not while an Engine has the program."""
     @staticmethod
     def null(vocab_size: int, context_length: int, step_us: int = 0) -> Program:
         """A model without weights for scheduler and API tests: after token t it gives token (t + 1) % vocab_size, taking step_us a step."""
@@ -232,7 +237,7 @@ class Request:
     @property
     def finish(self) -> dict[str, Any] | None:
         """None until the end. reason (stop, length, cancelled, timeout, error), stop (str, int or None: what matched), tail_text and tail_bytes
-        (held-back text released by the end when no token carried it), error (code, message, hint) or None, usage (prompt_tokens,
+        (held-back text released by the end when no token carried it), error (a dict code, message, hint and if known cause) or None, usage (prompt_tokens,
         completion_tokens, cached_tokens), timing (queue_s, prefill_s, ttft_s, decode_s, total_s, steps, preemptions). Tokens may still be unread."""
     def prompt_logprobs(self) -> list[tuple[Any, ...] | None]:
         """Per prompt position (None for the first): (id, logprob, rank, top). After the end or once prefill is done."""

@@ -5,13 +5,18 @@
 
 #include <algorithm>
 #include <memory>
+#include <mutex>
+#include <numeric>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "bind/attrs.h"
 #include "bind/bind.h"
 #include "engine/null_model.h"
+#include "graph/eager.h"
 #include "graph/ir.h"
+#include "graph/program.h"
 
 namespace fastllm::bind {
 namespace {
@@ -89,6 +94,60 @@ void bind_graph_class(py::module_& m) {
       .def("dump", &Graph::dump);
 }
 
+// Logits of one eager step: what parity tests and notebooks compare with the op-by-op forward.
+py::array_t<float> program_logits(const ProgramHandle& self, const graph::EagerStep& step, const std::optional<std::vector<std::int32_t>>& rows) {
+  if (self.model.use_count() > 1)
+    fail(ErrorCode::invalid_request, "[program] an engine runs this program.", "Ask the engine, or compile a program of your own.");
+  const device::StepView& view = step.view();
+  if (view.tokens == 0) fail(ErrorCode::invalid_request, "[program] the step has no tokens.", "Call step.begin first.");
+  if (step.backend() != self.device.backend)
+    fail(ErrorCode::invalid_request, cat("[program] the step lives on ", step.backend()->info().name, ", the program on ", self.device.name, "."),
+         "Make both with one Device.");
+  const auto layers = self.model->kv_layers();
+  if (view.kv.size() != layers.size())
+    fail(ErrorCode::invalid_request, cat("[program] the step has ", view.kv.size(), " cache layers, but the model has ", layers.size(), "."));
+  for (std::size_t i = 0; i < layers.size(); ++i)
+    if (view.kv[i].kv_heads != layers[i].kv_heads || view.kv[i].head_dim != layers[i].head_dim || view.kv[i].v_head_dim != layers[i].v_head_dim)
+      fail(ErrorCode::shape_error, cat("[program] layer ", i, " caches ", layers[i].kv_heads, " heads of ", layers[i].head_dim, " and ",
+                                       layers[i].v_head_dim, " channels, but the step's has ", view.kv[i].kv_heads, ", ", view.kv[i].head_dim, ", ",
+                                       view.kv[i].v_head_dim, "."));
+  for (int t = 0; t < view.tokens; ++t)
+    if (view.token_ids[t] < 0 || view.token_ids[t] >= self.model->vocab_size())
+      fail(ErrorCode::invalid_request, cat("[program] token id ", view.token_ids[t], " is outside 0..", self.model->vocab_size() - 1, "."));
+  if (step.length() > self.model->context_length())
+    fail(ErrorCode::context_too_long, cat("[program] ", step.length(), " tokens, but the context holds ", self.model->context_length(), "."));
+  std::vector<std::int32_t> wanted;
+  if (rows) {
+    wanted = *rows;
+  } else {
+    wanted.resize(static_cast<std::size_t>(view.tokens));
+    std::iota(wanted.begin(), wanted.end(), 0);
+  }
+  const device::StepView with_rows = step.with_rows(wanted);
+  py::array_t<float> out({static_cast<py::ssize_t>(wanted.size()), static_cast<py::ssize_t>(self.model->vocab_size())});
+  float* data = out.mutable_data();
+  {
+    py::gil_scoped_release unlocked;
+    static std::mutex one_at_a_time;  // a program's buffers serve one step
+    const std::lock_guard lock(one_at_a_time);
+    self.model->reserve({view.tokens, std::max(1, with_rows.rows), 1});
+    const std::span<float> logits = self.model->run(with_rows);
+    std::copy(logits.begin(), logits.end(), data);
+  }
+  return out;
+}
+
+std::shared_ptr<ProgramHandle> compile(const Graph& graph, const DeviceHandle& device, int context_length, const std::string& kv_dtype,
+                                       std::optional<std::vector<std::string>> passes) {
+  auto handle = std::make_shared<ProgramHandle>();
+  py::gil_scoped_release unlocked;
+  auto program = std::make_shared<graph::Program>(graph, device.backend, graph::ProgramOptions{context_length, kv_dtype, std::move(passes)});
+  handle->graph = program.get();
+  handle->model = std::move(program);
+  handle->device = device;
+  return handle;
+}
+
 }  // namespace
 
 void bind_graph(py::module_& m) {
@@ -96,11 +155,27 @@ void bind_graph(py::module_& m) {
 
   using Shared = std::shared_ptr<ProgramHandle>;
   py::class_<ProgramHandle, Shared>(m, "Program")
+      .def(py::init(&compile), py::arg("graph"), py::arg("device"), py::kw_only(), py::arg("context_length"), py::arg("kv_dtype") = "auto",
+           py::arg("passes") = py::none())
       .def_property_readonly("vocab_size", [](const ProgramHandle& self) { return self.model->vocab_size(); })
       .def_property_readonly("context_length", [](const ProgramHandle& self) { return self.model->context_length(); })
       .def_property_readonly("weight_bytes", [](const ProgramHandle& self) { return self.model->weight_bytes(); })
       .def_property_readonly("device", [](const ProgramHandle& self) { return self.device; })
       .def_property_readonly("kv_bytes_per_token", [](const ProgramHandle& self) { return kv_bytes_per_token(*self.model); })
+      .def_property_readonly("kv_layers", [](const ProgramHandle& self) {
+        py::list layers;
+        for (const engine::KvSpec& spec : self.model->kv_layers()) {
+          py::dict layer;
+          layer["kv_heads"] = spec.kv_heads;
+          layer["head_dim"] = spec.head_dim;
+          layer["v_head_dim"] = spec.v_head_dim;
+          layer["dtype"] = core::dtype_name(spec.dtype);
+          layers.append(layer);
+        }
+        return layers;
+      })
+      .def("logits", &program_logits, py::arg("step"), py::arg("rows") = py::none())
+      .def("dump", [](const ProgramHandle& self) { return self.graph ? self.graph->dump() : std::string("null model\n"); })
       .def_static(
           "null",
           [](int vocab_size, int context_length, int step_us) {

@@ -50,7 +50,8 @@ std::vector<Tensor> launch(Backend& backend, const Op& op, std::span<const Tenso
   for (const Tensor& t : inputs) in.push_back(view_of(t));
   for (const Tensor& t : outputs) out.push_back(view_of(t));
   const std::lock_guard lock(backend.mutex());
-  backend.run({op, in, out, linear}, step);
+  const StepView staged = step && step->tokens ? backend.stage(*step) : (step ? *step : StepView{});
+  backend.run({op, in, out, linear}, step ? &staged : nullptr);
   backend.synchronize();
   return outputs;
 }
@@ -117,21 +118,22 @@ EagerStep::EagerStep(std::shared_ptr<Backend> backend, std::vector<engine::KvSpe
     kv_shapes_[static_cast<int>(layers_.size())] = {layer.kv_heads, layer.head_dim, layer.v_head_dim};
     layers_.push_back({cache_[cache_.size() - 2]->data(), cache_.back()->data(), layer.kv_heads, layer.head_dim, layer.v_head_dim, layer.dtype});
   }
-  std::vector<std::int32_t> table(static_cast<std::size_t>(blocks));
-  std::iota(table.begin(), table.end(), 0);
-  block_table_ = upload<std::int32_t>(DType::i32, table);
+  block_table_.resize(static_cast<std::size_t>(blocks));
+  std::iota(block_table_.begin(), block_table_.end(), 0);
   view_.sequences = 1;
   view_.max_blocks = static_cast<int>(blocks);
   view_.block_tokens = kBlockTokens;
-  view_.block_table = block_table_.as<const std::int32_t>();
+  view_.block_table = block_table_.data();
+  view_.query_start = query_start_;
+  view_.kv_len = &kv_len_;
+  view_.rope_len = &rope_len_;
   view_.kv = layers_;
-  token_ids_ = upload<std::int32_t>(DType::i32, {});
+  token_ids_ = upload({});
   positions_ = token_ids_;
 }
 
-template <class T>
-Tensor EagerStep::upload(DType dtype, std::span<const T> data) const {
-  Tensor out = allocate(*backend_, dtype, Shape{static_cast<std::int64_t>(data.size())});
+Tensor EagerStep::upload(std::span<const std::int32_t> data) const {
+  Tensor out = allocate(*backend_, DType::i32, Shape{static_cast<std::int64_t>(data.size())});
   if (!data.empty()) backend_->copy_in(out.data(), data.data(), data.size_bytes());
   return out;
 }
@@ -142,30 +144,23 @@ void EagerStep::begin(std::span<const std::int32_t> token_ids, std::int64_t rope
   if (length_ + count > capacity_)
     fail(ErrorCode::context_too_long, cat("[eager_step] ", count, " tokens behind ", length_, " do not fit into the capacity of ", capacity_, "."),
          "Make the step with a larger capacity.");
-  std::vector<std::int32_t> positions(token_ids.size());
-  std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(length_));
-  const std::vector<std::int64_t> slots(positions.begin(), positions.end());
-  const std::vector<std::int32_t> sequence_of(token_ids.size(), 0);
-  const std::int32_t start[2] = {0, static_cast<std::int32_t>(count)};
-  const std::int32_t kv_len = static_cast<std::int32_t>(length_ + count);
-  const std::int32_t rope = static_cast<std::int32_t>(std::max<std::int64_t>(rope_len, kv_len));
-  token_ids_ = upload(DType::i32, token_ids);
-  positions_ = upload<std::int32_t>(DType::i32, positions);
-  sequence_of_ = upload<std::int32_t>(DType::i32, sequence_of);
-  query_start_ = upload<std::int32_t>(DType::i32, start);
-  kv_len_ = upload<std::int32_t>(DType::i32, {&kv_len, 1});
-  rope_len_ = upload<std::int32_t>(DType::i32, {&rope, 1});
-  slots_ = upload<std::int64_t>(DType::i64, slots);
+  ids_host_.assign(token_ids.begin(), token_ids.end());
+  positions_host_.resize(token_ids.size());
+  std::iota(positions_host_.begin(), positions_host_.end(), static_cast<std::int32_t>(length_));
+  slots_.assign(positions_host_.begin(), positions_host_.end());
+  sequence_of_.assign(token_ids.size(), 0);
+  token_ids_ = upload(ids_host_);
+  positions_ = upload(positions_host_);
   length_ += count;
+  query_start_[1] = static_cast<std::int32_t>(count);
+  kv_len_ = static_cast<std::int32_t>(length_);
+  rope_len_ = static_cast<std::int32_t>(std::max<std::int64_t>(rope_len, length_));
   view_.tokens = static_cast<int>(count);
   view_.rows = 0;
-  view_.token_ids = token_ids_.as<const std::int32_t>();
-  view_.positions = positions_.as<const std::int32_t>();
-  view_.sequence_of = sequence_of_.as<const std::int32_t>();
-  view_.query_start = query_start_.as<const std::int32_t>();
-  view_.kv_len = kv_len_.as<const std::int32_t>();
-  view_.rope_len = rope_len_.as<const std::int32_t>();
-  view_.slots = slots_.as<const std::int64_t>();
+  view_.token_ids = ids_host_.data();
+  view_.positions = positions_host_.data();
+  view_.sequence_of = sequence_of_.data();
+  view_.slots = slots_.data();
 }
 
 StepView EagerStep::with_rows(std::span<const std::int32_t> rows) const {
@@ -216,15 +211,10 @@ std::vector<Tensor> run_eager(Backend& backend, const OpSpec& spec, std::vector<
                                      (i == 2 && std::holds_alternative<AddRmsNorm>(spec.op)));
     operands.push_back(parameter ? as_dtype(backend, t, DType::f32) : std::move(t));
   }
-  StepView view = step ? step->view() : StepView{};
-  if (std::holds_alternative<SelectRows>(spec.op) && operands.size() == 2) {
-    operands[1] = as_contiguous(backend, operands[1]);
-    view.selected_rows = operands[1].as<const std::int32_t>();
-    view.rows = static_cast<int>(operands[1].shape()[0]);
-  }
+  if (std::holds_alternative<SelectRows>(spec.op) && operands.size() == 2) operands[1] = as_contiguous(backend, operands[1]);
   std::vector<Tensor> outputs;
   for (const Type& type : types) outputs.push_back(allocate(backend, type.dtype, type.shape));
-  return launch(backend, spec.op, operands, std::move(outputs), nullptr, &view);
+  return launch(backend, spec.op, operands, std::move(outputs), nullptr, step ? &step->view() : nullptr);
 }
 
 }  // namespace fastllm::graph

@@ -19,6 +19,8 @@ class EagerStep {
  public:
   // Error(invalid_request) for sizes that are not positive.
   EagerStep(std::shared_ptr<device::Backend> backend, std::vector<engine::KvSpec> layers, std::int64_t capacity);
+  EagerStep(const EagerStep&) = delete;  // view_ points into it
+  EagerStep& operator=(const EagerStep&) = delete;
 
   // A step over these tokens, behind those of earlier steps. Error(context_too_long) beyond the capacity, with nothing changed.
   void begin(std::span<const std::int32_t> token_ids, std::int64_t rope_len);
@@ -31,12 +33,12 @@ class EagerStep {
   const std::map<int, KvShape>& kv_shapes() const { return kv_shapes_; }
   const std::shared_ptr<device::Backend>& backend() const { return backend_; }
 
-  // The view with these rows selected; `rows` must outlive its use. Error(invalid_request) unless ascending and below T.
+  // The view (host arrays, cache on the device) with these rows selected; `rows` must outlive its use. Error(invalid_request) unless
+  // ascending and below T.
   device::StepView with_rows(std::span<const std::int32_t> rows) const;
 
  private:
-  template <class T>
-  core::Tensor upload(core::DType dtype, std::span<const T> data) const;
+  core::Tensor upload(std::span<const std::int32_t> data) const;
 
   std::shared_ptr<device::Backend> backend_;
   std::vector<std::shared_ptr<core::Storage>> cache_;
@@ -45,7 +47,13 @@ class EagerStep {
   std::int64_t capacity_ = 0;
   std::int64_t length_ = 0;
   device::StepView view_;
-  core::Tensor token_ids_, positions_, sequence_of_, query_start_, kv_len_, rope_len_, slots_, block_table_;
+  core::Tensor token_ids_;
+  core::Tensor positions_;
+  std::vector<std::int32_t> ids_host_, positions_host_, sequence_of_, block_table_;  // what view_ points to
+  std::vector<std::int64_t> slots_;
+  std::int32_t query_start_[2] = {0, 0};
+  std::int32_t kv_len_ = 0;
+  std::int32_t rope_len_ = 0;
 };
 
 // Checks types, allocates the results on the device, runs under the backend's mutex, waits. Inputs in recording order (linear: x,

@@ -285,9 +285,8 @@ Types infer_op(const Softmax&, const Rule& r, const OpSpec&) {
 
 Types infer_op(const SelectRows&, const Rule& r, const OpSpec&) {
   if (r.in.empty() || r.in.size() > 2) r.count(1, "x");
-  r.has_axes(0, "x");
+  r.rank(0, 2, "x", "[tokens, features]");
   if (r.in.size() == 2) {
-    r.rank(0, 2, "x", "[tokens, features]");
     r.dtype(1, DType::i32, "rows");
     r.rank(1, 1, "rows", "[rows]");
     if (r.in[0].lead != Lead::fixed)

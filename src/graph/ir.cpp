@@ -100,6 +100,9 @@ std::vector<int> Graph::op(const OpSpec& spec, std::span<const int> inputs, cons
   } catch (const core::Error& error) {
     rethrow_at(error, name);
   }
+  if ((std::holds_alternative<device::KvWrite>(spec.op) || std::holds_alternative<device::Attention>(spec.op)) && types[0].lead != Lead::tokens)
+    fail(ErrorCode::shape_error, cat("[", kind, "] the input has shape ", types[0].str(), ", but its first axis must be the step's tokens."),
+         "At node '" + name + "'.");
   Node node{spec.op, name, {inputs.begin(), inputs.end()}, {}, {}};
   if (std::holds_alternative<device::Linear>(spec.op)) {
     const Part part{inputs[1], spec.has_bias ? inputs[2] : -1};

@@ -1,0 +1,39 @@
+#pragma once
+// Graph passes, one a file. Each leaves the graph's results as they were (up to rounding) and its node order valid; each has a test
+// that shows the graph before and after and compares the numbers. A node whose name is in Graph::keep is never fused away.
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "graph/ir.h"
+
+namespace fastllm::graph {
+
+struct Pass {
+  const char* name;
+  void (*run)(Graph&);
+};
+
+void affine_fold(Graph& graph);        // x * s + t into the product, embedding or affine before it
+void dead_code(Graph& graph);          // nodes whose results nobody reads
+void select_rows(Graph& graph);        // what only the logits need runs on the wanted rows only
+void concat_linear(Graph& graph);      // products of one input: one product of several parts (QKV, gate and up)
+void gated_activation(Graph& graph);   // act(gate) * up
+void linear_activation(Graph& graph);  // act(x W^T) in the product's epilogue
+void linear_residual(Graph& graph);    // x W^T + residual in the product's epilogue
+void residual_norm(Graph& graph);      // rms_norm(x + residual)
+
+// The default order. linear_residual runs before residual_norm: a product that adds in place saves writing and reading its result.
+std::span<const Pass> all_passes();
+
+// Runs the named passes in the order given. Error(invalid_request) for an unknown name.
+void run_passes(Graph& graph, std::span<const std::string> names);
+
+// For passes: true if `value` is the result of a node that may be fused into its only reader.
+bool fusible(const Graph& graph, const std::vector<int>& uses, const std::vector<int>& producers, int value);
+
+// Takes out the nodes whose mark is set.
+void remove_nodes(Graph& graph, const std::vector<bool>& marked);
+
+}  // namespace fastllm::graph
