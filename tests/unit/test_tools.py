@@ -1,0 +1,149 @@
+"""The tools behind `make`: the guard of the kernels' symbols, the stamps, the search for a Python and a compiler."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / "tools"
+
+
+def load(name: str) -> ModuleType:
+    """A module below tools/, which is no installed package."""
+    if str(TOOLS) not in sys.path:
+        sys.path.insert(0, str(TOOLS))
+    return importlib.import_module(name)
+
+
+# --- check_isa_symbols --------------------------------------------------------------------------------------------
+
+
+def test_shared_symbols_outside_the_namespace_are_found() -> None:
+    guard = load("check_isa_symbols")
+    listing = (
+        "_ZN7fastllm3cpu8isa_avx24rowsEPf T 0 10\n"  # ours, in the namespace
+        "_ZSt3minIfERKT_S2_S2_ W 0 10\n"  # std::min<float>, weak: the linker may take this copy
+        "_ZN7fastllm3cpu5widthE u 0 4\n"
+        "_ZN7fastllm4core4helpEv T 0 4\n"  # global, outside
+        "_ZL5table r 0 4\n"  # private
+        "_ZNSt6ranges4copyE C 1 1\n"  # an empty object without instructions
+        "DW.ref.__gxx_personality_v0 V 0 8\n"
+    )
+    found = [name for _, name in guard.offenders(listing, "fastllm::cpu::isa_avx2")]
+    assert found == ["_ZSt3minIfERKT_S2_S2_", "_ZN7fastllm3cpu5widthE", "_ZN7fastllm4core4helpEv"]
+    assert "_ZN7fastllm3cpu8isa_avx24rowsEPf" in [
+        name for _, name in guard.offenders(listing, "fastllm::cpu::isa_neon")
+    ]
+
+
+@pytest.mark.skipif(shutil.which("c++") is None or shutil.which("nm") is None, reason="needs c++ and nm")
+def test_the_guard_reads_real_objects(tmp_path: Path) -> None:
+    source = tmp_path / "kernel.cpp"
+    source.write_text(
+        "template <class T> __attribute__((noinline)) T twice(T x) { return x + x; }\n"
+        "namespace fastllm::cpu::isa_avx2 { float run(float x) { return twice(x); } }\n",
+        encoding="utf-8",
+    )
+    codes = {}
+    for flag in ("-fweak", "-fno-weak"):
+        built = tmp_path / f"kernel{flag}.o"
+        done = subprocess.run(["c++", "-O1", flag, "-c", str(source), "-o", str(built)], check=False)
+        if done.returncode != 0:
+            pytest.skip(f"this compiler has no {flag}")
+        command = [
+            sys.executable,
+            str(TOOLS / "check_isa_symbols.py"),
+            "--namespace",
+            "fastllm::cpu::isa_avx2",
+            str(built),
+        ]
+        codes[flag] = subprocess.run(command, capture_output=True, check=False).returncode
+    assert codes == {"-fweak": 1, "-fno-weak": 0}
+
+
+# --- stamps -------------------------------------------------------------------------------------------------------
+
+
+def test_a_digest_changes_with_contents_and_names_and_not_with_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamps = load("house.stamps")
+    monkeypatch.setattr(stamps, "ROOT", tmp_path)
+    (tmp_path / "src").mkdir()
+    file = tmp_path / "src" / "a.cpp"
+    file.write_text("1", encoding="utf-8")
+    first = stamps.digest(["src"])
+    os.utime(file, (1, 1))
+    (tmp_path / "src" / "a.pyc").write_text("cache", encoding="utf-8")
+    assert stamps.digest(["src"]) == first
+    assert stamps.digest(["src"], "g++") != first
+    file.write_text("2", encoding="utf-8")
+    second = stamps.digest(["src"])
+    file.rename(tmp_path / "src" / "b.cpp")
+    third = stamps.digest(["src"])
+    (tmp_path / "src" / "c.cpp").write_text("", encoding="utf-8")
+    assert len({first, second, third, stamps.digest(["src"])}) == 4
+
+
+def test_stamps_come_back_and_a_broken_one_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stamps = load("house.stamps")
+    monkeypatch.setattr(stamps, "_FOLDER", tmp_path / "stamps")
+    assert stamps.read("wheel") == {}
+    stamps.write("wheel", key="k", wheel="w")
+    assert stamps.read("wheel") == {"key": "k", "wheel": "w"}
+    (tmp_path / "stamps" / "wheel.json").write_text('{"key": ', encoding="utf-8")
+    assert stamps.read("wheel") == {}
+    stamps.forget("wheel")
+    stamps.forget("wheel")
+
+
+# --- the machine --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_missing_is_named_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doctor = load("house.doctor")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert doctor.report(doctor.examine(), quiet=True) is False
+    shown = capsys.readouterr().out
+    assert "C++20 compiler" in shown
+    assert shown.count("install it:") >= 3  # compiler, make, git
+
+
+def test_a_compiler_that_cannot_do_cxx20_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    doctor = load("house.doctor")
+    old = tmp_path / "old-c++"
+    old.write_text("#!/bin/sh\necho 'probe.cpp:1: error: unknown -std=c++20' >&2\nexit 1\n", encoding="utf-8")
+    old.chmod(0o755)
+    monkeypatch.setenv("CXX", str(old))
+    compiler, why_not = doctor.find_compiler()
+    assert compiler is None
+    assert "unknown -std=c++20" in why_not
+
+
+def test_the_search_for_python_says_why_it_refuses(tmp_path: Path) -> None:
+    def search(python: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": os.environ["PATH"], "PY": python}
+        command = ["sh", str(TOOLS / "find_python.sh")]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+    found = search(sys.executable)
+    assert (found.returncode, found.stdout.strip()) == (0, sys.executable)
+    old = tmp_path / "old-python"
+    old.write_text("#!/bin/sh\necho 'is Python 3.9.2, and 3.10 to 3.13 is needed' >&2\nexit 1\n", encoding="utf-8")
+    old.chmod(0o755)
+    refused = search(str(old))
+    assert refused.returncode == 1
+    assert "is Python 3.9.2" in refused.stderr
+    assert "apt-get install" in refused.stderr
+    assert search("no-such-python").returncode == 1
