@@ -105,6 +105,7 @@ class Delivery:
         self._mailboxes: dict[int, Mailbox] = {}
         self._ports: weakref.WeakValueDictionary[int, Port] = weakref.WeakValueDictionary()
         self._stopping = False
+        self._close_engine = False
         self._thread = threading.Thread(target=self._run, name="fastllm-delivery", daemon=True)
         self._thread.start()
 
@@ -148,6 +149,12 @@ class Delivery:
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
+    def retire(self) -> None:
+        """Has the thread close the engine and end. Waits for nothing."""
+        self._close_engine = True
+        self._stopping = True
+        self._engine.wake()
+
     # --- the thread
 
     def _run(self) -> None:
@@ -155,7 +162,9 @@ class Delivery:
         while True:
             stopping = self._stopping  # read before draining, so that a last round follows it
             watched = any(port.posted for port in self._live_ports())
-            if not stopping:
+            if self._close_engine:
+                engine.close(drain=False)
+            elif not stopping:
                 engine.wait_events(_WATCH_S if watched else _IDLE_S)
             self._deliver(engine.drain(self._channel))
             if watched:

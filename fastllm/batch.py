@@ -33,6 +33,7 @@ _Open: TypeAlias = "Callable[[Prompt | Request, int], TokenStream]"
 _ItemT = TypeVar("_ItemT")
 _AT_ONCE = 32  # entries admitted between two looks at the event loop
 _CLOSE_TIMEOUT_S = 5.0
+_RETRY_S = 0.05
 
 
 class _Ready:
@@ -160,7 +161,7 @@ class _Group(Generic[_ItemT]):
             try:
                 stream = self._open(item, copy)
             except errors.QueueFull as error:  # others fill the queue, too: wait for one of ours, or a while
-                self._retry_after_s = error.retry_after_s or 0.05
+                self._retry_after_s = min(error.retry_after_s or _RETRY_S, _RETRY_S)
                 break
             except Exception as error:
                 self._failed[index] = error

@@ -325,7 +325,7 @@ class BlockingModel:
                 if running:
                     results.append(_result_of(running.popleft()))
                 else:
-                    time.sleep(error.retry_after_s or _SLICE_S)
+                    time.sleep(min(error.retry_after_s or _SLICE_S, _SLICE_S))
             except Exception as error:
                 return error
 

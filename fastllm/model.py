@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -44,20 +45,37 @@ _EXIT_TIMEOUT_S = 2.0
 
 
 class _Core:
-    """The parts of a model that must be shut down in order; the finaliser holds it, and not the model."""
+    """The parts of a model that must be shut down in order; finalisers hold it, and not the model."""
 
     def __init__(self, engine: _core.Engine) -> None:
         self.engine = engine
-        self.delivery: Delivery | None = None
+        self.delivery = Delivery(engine)
         self.pid = os.getpid()
+        _running.add(self)
 
     def shut_down(self, *, drain: bool = False, timeout_s: float | None = _EXIT_TIMEOUT_S) -> None:
         """Ends the step thread, then the delivery thread. In a forked child, where neither exists, does nothing."""
+        _running.discard(self)
         if os.getpid() != self.pid:
             return
         self.engine.close(drain=drain, timeout_s=-1.0 if timeout_s is None else timeout_s)
-        if self.delivery is not None:
-            self.delivery.stop(_EXIT_TIMEOUT_S)
+        self.delivery.stop(_EXIT_TIMEOUT_S)
+
+    def let_go(self) -> None:
+        """The model was collected: the same, but nothing waits, for this may run on an event loop."""
+        _running.discard(self)
+        if os.getpid() == self.pid:
+            self.delivery.retire()
+
+
+_running: set[_Core] = set()
+
+
+@atexit.register
+def _shut_down_all() -> None:
+    """Before the interpreter goes: a thread that needs it later would be killed in the middle of native code."""
+    for parts in list(_running):
+        parts.shut_down()
 
 
 class Model:
@@ -109,7 +127,8 @@ class Model:
             prefix_cache=engine_config.prefix_cache,
         )
         self._parts = _Core(self._engine)
-        self._finalizer = weakref.finalize(self, self._parts.shut_down)  # also at exit
+        self._finalizer = weakref.finalize(self, self._parts.let_go)
+        self._finalizer.atexit = False  # see _shut_down_all
 
     # --- one request
 
@@ -436,11 +455,8 @@ class Model:
 
     @property
     def delivery(self) -> Delivery:
-        """Carries news to event loops; started by the first request that may be read on one."""
-        delivery = self._parts.delivery
-        if delivery is None:
-            delivery = self._parts.delivery = Delivery(self._engine)
-        return delivery
+        """Carries the engine's news to event loops."""
+        return self._parts.delivery
 
     def close(self, *, drain: bool = False, timeout_s: float | None = None) -> None:
         """Ends the engine and frees its memory. Idempotent; later requests raise `EngineClosed`.

@@ -57,7 +57,7 @@ def null_model(
     step_us: int = 0,
     context_length: int = 100_000,
     generation_config: GenerationConfig | None = None,
-    kv_memory: int = 64 * 1024 * 1024,
+    kv_memory: int = 8 * 1024 * 1024,
     **engine: Any,
 ) -> Model:
     """A `Model` over `_core.Program.null`. What it says after "a" is "bcd...", by default without an end.

@@ -71,6 +71,7 @@ def test_two_loops_two_threads_fifty_streams_each(make_model: Make, anyio_backen
         assert not thread.is_alive()
         assert outcome[0] == {index: right(index) for index in range(50)}
     assert model.delivery.open_count == 0
+    gc.collect()
     assert len(model.delivery._live_ports()) == 0
 
 
@@ -86,7 +87,7 @@ def test_a_blocked_loop_slows_no_other(make_model: Make, anyio_backend: Any) -> 
         return count
 
     async def block() -> str:
-        stream = model.stream("b", max_new_tokens=3000)
+        stream = model.stream("b", max_new_tokens=1500)
         text = str(await stream.__anext__())
         time.sleep(1.0)  # what a synchronous notebook cell does to its loop
         async for token in stream:
@@ -99,7 +100,7 @@ def test_a_blocked_loop_slows_no_other(make_model: Make, anyio_backend: Any) -> 
     blocked, text = in_thread(block, anyio_backend)
     other.join()
     blocked.join()
-    assert text == [expected("b", 3000)]
+    assert text == [expected("b", 1500)]
     # Half rather than the promised 5 %: the machine runs other things; a stalled engine would give next to nothing.
     assert second[0] > 0.5 * first[0], (first, second)
 

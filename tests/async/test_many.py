@@ -83,7 +83,7 @@ async def test_a_thousand_streams_leave_nothing_behind(make_model: Make, settle:
 
     def resources() -> tuple[int, int, int]:
         gc.collect()
-        objects = sum(type(item).__module__.startswith("fastllm") for item in gc.get_objects())
+        objects = sum(str(type(item).__module__).startswith("fastllm") for item in gc.get_objects())
         return len(os.listdir("/proc/self/fd")), threading.active_count(), objects
 
     def memory_kb() -> int:
@@ -95,7 +95,8 @@ async def test_a_thousand_streams_leave_nothing_behind(make_model: Make, settle:
     before, before_kb = resources(), memory_kb()
     for _ in range(3):
         await round_of(1000)
-    assert resources() == before
+    after = resources()
+    assert all(now <= then for now, then in zip(after, before, strict=True)), (before, after)
     assert model.stats().kv_blocks_free == free
     assert model.delivery.open_count == 0
     assert memory_kb() - before_kb < 20_000, "3 000 more streams"
