@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
 from anyio import CancelScope, Event, get_cancelled_exc_class, move_on_after, sleep
 from anyio.lowlevel import checkpoint
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["AsCompleted", "BatchSource", "BatchStream", "batch_error"]
 
 BatchSource: TypeAlias = "Iterable[Prompt | Request] | AsyncIterable[Prompt | Request]"
-_Open: TypeAlias = "Callable[[Prompt | Request, int], TokenStream]"
+_Opener: TypeAlias = "Callable[[Prompt | Request, int], TokenStream]"
 _ItemT = TypeVar("_ItemT")
 _AT_ONCE = 32  # entries admitted between two looks at the event loop
 _CLOSE_TIMEOUT_S = 5.0
@@ -106,7 +106,7 @@ class _Feed:
 class _Group(Generic[_ItemT]):
     """Admission, waiting and release of a group of requests."""
 
-    def __init__(self, prompts: BatchSource, open_stream: _Open, *, limit: int, copies: int) -> None:
+    def __init__(self, prompts: BatchSource, open_stream: _Opener, *, limit: int, copies: int) -> None:
         self._open = open_stream
         self._limit = limit
         self._copies = copies
@@ -339,7 +339,13 @@ class BatchStream(_Group["tuple[int, Token]"], AsyncIterator["tuple[int, Token]"
     """
 
     def __init__(
-        self, prompts: BatchSource, open_stream: _Open, *, limit: int, copies: int, on_error: Literal["raise", "return"]
+        self,
+        prompts: BatchSource,
+        open_stream: _Opener,
+        *,
+        limit: int,
+        copies: int,
+        on_error: Literal["raise", "return"],
     ) -> None:
         self.results: dict[int, Completion | Exception] = {}
         self._hungry: set[int] = set()  # read since the last wait: they may need another step to be asked for

@@ -51,6 +51,7 @@ class _Core:
         self.engine = engine
         self.delivery = Delivery(engine)
         self.pid = os.getpid()
+        self.exiting = False
         _running.add(self)
 
     def shut_down(self, *, drain: bool = False, timeout_s: float | None = _EXIT_TIMEOUT_S) -> None:
@@ -75,6 +76,7 @@ _running: set[_Core] = set()
 def _shut_down_all() -> None:
     """Before the interpreter goes: a thread that needs it later would be killed in the middle of native code."""
     for parts in list(_running):
+        parts.exiting = True  # daemon threads that still read see an end, not an error that Python would print
         parts.shut_down()
 
 
@@ -452,6 +454,11 @@ class Model:
     def closed(self) -> bool:
         """Whether the engine was closed."""
         return self._engine.closed
+
+    @property
+    def exiting(self) -> bool:
+        """Whether the engine was closed because the process ends."""
+        return self._parts.exiting
 
     @property
     def delivery(self) -> Delivery:

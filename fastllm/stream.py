@@ -275,7 +275,8 @@ class RequestHandle:
         if end["reason"] == "error":
             facts = dict(end["error"])
             raise errors.from_code(facts.pop("code"), facts.pop("message"), facts.pop("hint"), **facts)
-        if end["reason"] == "cancelled" and not self._cut and self._ticket.model.closed:
+        model = self._ticket.model
+        if end["reason"] == "cancelled" and not self._cut and model.closed and not model.exiting:
             raise errors.EngineClosed(
                 f"[{self.request_id}] the model was closed after {self._generated} tokens of this request.",
                 hint="close(drain=True) lets running requests finish.",

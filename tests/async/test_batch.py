@@ -26,9 +26,7 @@ LETTERS = [chr(97 + index) for index in range(26)]
 async def test_results_come_in_input_order(model: Model) -> None:
     prompts = [Request(letter, GenerationConfig(max_new_tokens=40 - index)) for index, letter in enumerate(LETTERS)]
     results = await model.batch(prompts)
-    assert [result.text for result in results] == [
-        expected(letter, 40 - index) for index, letter in enumerate(LETTERS)
-    ]
+    assert [result.text for result in results] == [expected(letter, 40 - index) for index, letter in enumerate(LETTERS)]
 
 
 async def test_as_completed_gives_the_short_ones_first(slow_model: Model) -> None:

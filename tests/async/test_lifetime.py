@@ -55,10 +55,10 @@ async def main():
         sys.exit(0)
 anyio.run(main, backend=BACKEND)
 """,
-    "hundred streams": """
+    "fifty streams": """
 async def main():
     global s
-    s = [model.stream('a', max_new_tokens=None, lookahead=None) for _ in range(100)]
+    s = [model.stream('a', max_new_tokens=None, lookahead=None) for _ in range(50)]
     for one in s:
         await one.__anext__()
 anyio.run(main, backend=BACKEND)
@@ -98,7 +98,9 @@ def test_exit_with_open_streams_is_quick_and_quiet(case: str, backend: str) -> N
 
 
 def test_a_forked_child_is_told_and_the_parent_goes_on() -> None:
-    program = PRELUDE + """
+    program = (
+        PRELUDE
+        + """
 import warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # Python's own: fork with threads
 model = null_model(step_us=500)
@@ -126,12 +128,15 @@ assert text == expected("a", 2000)
 assert model.blocking.generate("a", max_new_tokens=3).text == "bcd"
 print("fine")
 """
+    )
     code, out, err = finish(start(program))
     assert (code, out, err) == (0, "fine\n", "")
 
 
 def test_an_interrupt_stops_a_blocking_stream_and_not_the_process() -> None:
-    program = PRELUDE + """
+    program = (
+        PRELUDE
+        + """
 model = null_model(step_us=100_000)
 for way in ("stream", "generate", "batch", "queued"):
     began = None
@@ -155,6 +160,7 @@ for way in ("stream", "generate", "batch", "queued"):
     assert model.stats().running == 0
 print(model.blocking.generate("a", max_new_tokens=2).text)
 """
+    )
     process = start(program)
     assert process.stdout is not None
     for _ in range(4):
@@ -170,7 +176,9 @@ print(model.blocking.generate("a", max_new_tokens=2).text)
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.run turns SIGINT into cancellation from 3.11 on")
 def test_an_interrupt_cancels_an_async_stream_and_keeps_its_text() -> None:
-    program = PRELUDE + """
+    program = (
+        PRELUDE
+        + """
 model = null_model(step_us=20_000)
 kept = []
 async def cell():
@@ -192,6 +200,7 @@ for stream in kept:
 assert model.stats().running == 0
 print(asyncio.run(model.generate("a", max_new_tokens=2)).text)
 """
+    )
     process = start(program)
     assert process.stdout is not None
     for _ in range(2):

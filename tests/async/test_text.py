@@ -12,6 +12,8 @@ from nullmodel import null_model
 
 CHUNKS = ["a", "ab", " ", "\n", "é", "中文", "你好", "👨‍👩‍👧", "🏳️‍🌈", "𝔘", "e\u0301", "x" * 5, "</", "think>", "END"]
 
+STOPS = ["b ", "中", "</think>", "ENDx", "👩", "\n\n", "xx"]
+
 
 @st.composite
 def tables(draw: Any) -> tuple[bytes, list[bytes]]:
@@ -36,7 +38,9 @@ def cut_at_stop(text: str, stops: list[str]) -> tuple[str, str | None]:
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-@given(table=tables(), stops=st.lists(st.sampled_from(["b ", "中", "</think>", "ENDx", "👩", "\n\n", "xx"]), max_size=3))
+@given(
+    table=tables(), stops=st.lists(st.sampled_from(["b ", "中", "</think>", "ENDx", "👩", "\n\n", "xx"]), max_size=3)
+)
 def test_text_and_bytes_survive_any_token_borders(table: tuple[bytes, list[bytes]], stops: list[str]) -> None:
     data, pieces = table
     whole = data.decode("utf-8", "replace")

@@ -193,7 +193,12 @@ def test_transformers_reads_the_same_from_its_own_file(tmp_path: Path) -> None:
 
 def test_engine_config() -> None:
     config = EngineConfig()
-    assert (config.max_running, config.kv_memory, config.block_tokens, config.max_batch_tokens) == (64, "auto", 16, 2048)
+    assert (config.max_running, config.kv_memory, config.block_tokens, config.max_batch_tokens) == (
+        64,
+        "auto",
+        16,
+        2048,
+    )
     assert (config.prefill_chunk, config.max_queue, config.lookahead, config.threads) == (512, 1024, 256, None)
     assert config.replace(threads=2) == EngineConfig(threads=2)
     assert EngineConfig(**config.to_dict()) == config
