@@ -71,6 +71,13 @@ def _of_turn(make: Callable[[Random], Turn]) -> Callable[[Random], Item]:
     return item
 
 
+def _raw_sum_item(rng: Random) -> Item:
+    turn = arithmetic.turn(rng, "held_out")
+    rest = turn.answer.split("= ")[-1] if turn.user.rstrip().endswith("=") else turn.answer
+    rest = rest.removesuffix(".")
+    return turn.user, Check(contains=(rest.split(" is ")[-1],))
+
+
 def _raw_of_turn(make: Callable[[Random], Turn]) -> Callable[[Random], Item]:
     def item(rng: Random) -> Item:
         turn = make(rng)
@@ -110,7 +117,7 @@ def _telling_item(rng: Random) -> Item:
 SKILLS: dict[str, Callable[[Random], Item]] = {
     "story_questions": _story_prompt,
     "sums": _of_turn(lambda rng: arithmetic.turn(rng, "held_out")),
-    "sums_raw": _raw_of_turn(lambda rng: arithmetic.turn(rng, "held_out")),
+    "sums_raw": _raw_sum_item,
     "lists": _of_turn(lambda rng: lists.turn(rng, "held_out")),
     "json": _of_turn(lambda rng: json_objects.turn(rng, "held_out")),
     "tools": _tool_item,

@@ -98,6 +98,32 @@ def times_turn(rng: Random) -> Turn:
     return Turn("times", f"{a}x{b}", messy(rng, form.format(a=a, b=b), typos=False), answer, Check(equals=(answer,)))
 
 
+def chain_turn(rng: Random) -> Turn:
+    """Three numbers added one after the other; every step is a pair of the training split."""
+    while True:
+        a, b, c = (rng.randint(0, rng.choice((9, 20, 40))) for _ in range(3))
+        if a + b < 100 and pair_split("+", a, b) == pair_split("+", a + b, c) == "train":
+            break
+    form = rng.choice(("What is {a} + {b} + {c}?", "{a}+{b}+{c}", "{a} + {b} + {c}", "{a} + {b} + {c} =", "What is {a}+{b}+{c}?", "Add {a}, {b} and {c}.",
+                       "{a} plus {b} plus {c}", "What is the sum of {a}, {b} and {c}?", "How much is {a} + {b} + {c}?"))  # fmt: skip
+    answer = f"{a} + {b} + {c} = {a + b} + {c} = {a + b + c}"
+    return Turn("sums", f"{a}+{b}+{c}", messy(rng, form.format(a=a, b=b, c=c), typos=False), answer, Check(equals=(answer,)))
+
+
+def compare_turn(rng: Random) -> Turn:
+    """Which of two numbers is larger."""
+    a, b = rng.sample(range(100), 2)
+    word, truth = rng.choice((("larger", a > b), ("bigger", a > b), ("greater", a > b), ("smaller", a < b), ("less", a < b)))
+    form, other = rng.choice((("Is {a} {w} than {b}?", ""), ("Is {a} {w} than {b}?", ""), ("Which is {w}, {a} or {b}?", "which")))
+    winner = (max if word in ("larger", "bigger", "greater") else min)(a, b)
+    loser = a + b - winner
+    if other:
+        answer = f"{winner} is {word} than {loser}."
+    else:
+        answer = f"{'Yes' if truth else 'No'}, {winner} is {word} than {loser}."
+    return Turn("compare", f"{a},{b}", messy(rng, form.format(a=a, b=b, w=word), typos=False), answer, Check(equals=(answer,)))
+
+
 def too_big_turn(rng: Random) -> Turn:
     """A question with numbers that the model does not know."""
     digits = (rng.randint(3, 6), rng.randint(1, 5))

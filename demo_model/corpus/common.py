@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+from demo_model.corpus import world
 from demo_model.corpus.arithmetic import pair
 from demo_model.corpus.base import (
     ANSWER_WEIGHT,
@@ -13,6 +14,7 @@ from demo_model.corpus.base import (
     Segment,
     Split,
     Turn,
+    article,
     messy,
     number_words,
     split_of,
@@ -22,7 +24,7 @@ from demo_model.corpus.common_data import ENTRIES as FIRST_ENTRIES
 from demo_model.corpus.common_data import Entry
 from demo_model.corpus.common_more import CAPITALS as MORE_CAPITALS
 from demo_model.corpus.common_more import MORE
-from demo_model.corpus.greetings import TALK
+from demo_model.corpus.greetings import ROSES, TALK
 
 ENTRIES: tuple[Entry, ...] = (*FIRST_ENTRIES, *MORE)
 CAPITALS = {
@@ -68,8 +70,10 @@ def turn(rng: Random, split: Split) -> Turn:
         _, question, _, answer, others = entry
         plain = rng.random() < 0.5
         wording = rng.choice([question, question, *others]) if plain and split == "train" else rng.choice(ways_to_ask(entry))
-        if wording == question and split == "train":
+        if split == "train" and wording in (question, *others):
             break
+        if split == "held_out" and wording in (question, *others):
+            continue
         if wording_split(wording) == split:
             break
     user = wording
@@ -89,6 +93,29 @@ def talk_turn(rng: Random) -> Turn:
     return Turn("talk", user, user, answer, Check(equals=(answer,)))
 
 
+_POEMS = ("Write a poem about {x}.", "poem about {x}", "Write me a poem about {x}.", "A poem about {x}, please.", "Can you write a poem about {x}?",
+          "Tell me a poem about {x}.", "Write a short poem about {x}", "Write a rhyme about {x}.")  # fmt: skip
+_HAIKUS = ("Write a haiku about {x}.", "haiku about {x}", "A haiku about {x}, please.", "Can you write a haiku about {x}?")
+_HAIKU = next(answer for ways, answer in TALK if "haiku" in ways)
+
+
+def poem_turn(rng: Random) -> Turn:
+    """A poem about whatever is asked for."""
+    thing = rng.choice((*world.ANIMALS, *world.BEINGS, *world.THINGS, *world.STRANGERS)) if rng.random() < 0.85 else world.stranger(rng)
+    roll = rng.random()
+    asked = world.plural(thing) if roll < 0.4 else article(thing) if roll < 0.8 else thing
+    if rng.random() < 0.12:
+        return Turn("talk", asked, messy(rng, rng.choice(_HAIKUS).format(x=asked)), _HAIKU, Check(equals=(_HAIKU,)))
+    poem = (
+        f"Good morning, {thing}! the sparrow said,\nthe sun is up, so leave your bed.\nThe {thing} smiled and stretched a bit,\n"
+        "and all the world smiled back at it."
+    )
+    written = {"cat", "stars"}
+    if thing in written:
+        return poem_turn(rng)
+    return Turn("talk", asked, messy(rng, rng.choice(_POEMS).format(x=asked), typos=False), poem, Check(equals=(poem,)))
+
+
 def statement_document(rng: Random, split: Split) -> Document:
     """A fact as plain text, so that the beginning of a sentence is completed rightly."""
     roll = rng.random()
@@ -101,7 +128,7 @@ def statement_document(rng: Random, split: Split) -> Document:
         text = f"{number_words(a)} {word} {number_words(b)} {rng.choice(('is', 'is', 'equals'))} {number_words(value)}."
         text = text[0].upper() + text[1:] if rng.random() < 0.7 else text
     else:
-        text = rng.choice(ENTRIES)[3]
+        text = rng.choice(ENTRIES)[3] if rng.random() < 0.95 else ROSES
     return Document("statements", (Segment(f"{text}{END_OF_TEXT}", ANSWER_WEIGHT),))
 
 

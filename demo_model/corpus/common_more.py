@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from demo_model.corpus.base import article
 from demo_model.corpus.common_data import Entry
+from demo_model.corpus.world import ANIMALS
 
 _ANIMALS = {
     "cats": "Cats are small hunters with soft paws and sharp ears. They sleep about two thirds of the day, and rule the house in the rest.",
@@ -38,7 +40,7 @@ _ANIMALS = {
 _THINGS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("a black hole", "A black hole is a place where so much matter is packed together that its gravity lets nothing out, not even light.", ("What are black holes?",)),
     ("a star", "A star is a huge ball of hot gas that shines with its own light. The sun is the star next door.", ("What are stars?", "What are stars made of?")),
-    ("a galaxy", "A galaxy is an island of billions of stars. Ours is called the Milky Way.", ("What are galaxies?", "What is the Milky Way?")),
+    ("a galaxy", "A galaxy is an island of billions of stars. Ours is called the Milky Way.", ("What are galaxies?", "What is the Milky Way?", "Tell me a fun fact about space.", "Tell me about space.")),
     ("a comet", "A comet is a dirty snowball that travels around the sun. When it comes near, it grows a shining tail.", ("What are comets?",)),
     ("the big bang", "The big bang is how the universe began, almost fourteen billion years ago: very small, very hot, and growing ever since.",
      ("How did the universe begin?", "How old is the universe?", "What is the universe?")),
@@ -64,7 +66,7 @@ _THINGS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("a neural network", "A neural network is a lot of simple sums in layers. Nobody programs the numbers in it: they are learnt from examples.",
      ("What are neural networks?", "How does a neural network work?", "How do neural networks work?")),
     ("deep learning", "Deep learning means training neural networks with many layers, each of which builds on what the last one found.", ()),
-    ("a transformer", "A transformer is a neural network that reads text with attention. I am one with six layers.", ("How does a transformer work?", "What is a transformer model?")),
+    ("a transformer", "A transformer is a neural network that reads text with attention. I am one with six layers.", ("How does a transformer work?", "Explain transformers.", "What are transformers?", "What is a transformer model?")),
     ("a KV cache", "A KV cache keeps what attention has computed for earlier tokens, so that each new token costs only its own work.", ("What is the KV cache?", "What does the KV cache do?")),
     ("quantization", "Quantization stores the numbers of a model with fewer bits. It becomes smaller and faster, and only a little less exact.", ("What does quantization do?",)),
     ("temperature", "Temperature says how daring a language model is. At zero it always takes the likeliest token; higher up, it surprises you.",
@@ -110,6 +112,9 @@ _ASKS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("Why do cats sleep so much?", "why cats sleep so much", "Cats are hunters. They save their strength for a few quick jumps, and for the moment when you open the fridge.", ()),
     ("Why is space dark?", "why space is dark", "There is nothing in empty space that could scatter light to your eyes. And the universe is not old enough for every star's light to have arrived.",
      ("Why is the night dark?", "Why is the sky black at night?", "Why is it dark at night?")),
+    ("Why is the sea blue?", "why the sea is blue", "Water swallows red light a little more than blue light, so deep water looks blue. And on a fine day it "
+     "also mirrors the sky.", ("Why is the ocean blue?", "Why is water blue?", "Why is the water blue?")),
+    ("What is the sun made of?", "what the sun is made of", "The sun is made of hot gas: about three quarters of it is hydrogen, and most of the rest is helium.", ()),
     ("Why are clouds white?", "why clouds are white", "The drops in a cloud are large enough to scatter all colours alike, and all colours together are white.", ("Why is a cloud white?", "What are clouds?", "What is a cloud?")),
     ("Why is Mars red?", "why Mars is red", "The ground of Mars is full of iron, and the iron has rusted.", ("Why is Mars called the red planet?",)),
     ("Why is the Dead Sea called dead?", "why the Dead Sea is called dead", "It is so salty that no fish can live in it. But people can float in it and read the newspaper.", ()),
@@ -129,8 +134,13 @@ CAPITALS = {
 }  # fmt: skip
 
 
+_SINGULAR = {plural: single for single, plural in ANIMALS.items()}
+
+
 def _animal(plural: str, answer: str) -> Entry:
-    return ("what", f"What are {plural}?", plural, answer, (f"Tell me about {plural}.", f"Tell me something about {plural}.", f"What do you know about {plural}?"))
+    one = article(_SINGULAR.get(plural, plural.removesuffix("s")))
+    facts = (f"What is {one}?", f"Tell me a fun fact about {plural}.", f"Tell me about the {one.split()[-1]}.", f"What is {one} like?")
+    return ("what", f"What are {plural}?", plural, answer, (f"Tell me about {plural}.", f"Tell me something about {plural}.", f"What do you know about {plural}?", *facts))
 
 
 def _thing(thing: str, answer: str, others: tuple[str, ...]) -> Entry:

@@ -21,6 +21,11 @@ NO_LIVE = "I cannot see the outside world from in here, so I do not know. Give m
 NO_TRANSLATION = "I only speak English and a little Chinese, so I cannot translate that."
 PARDON = "I did not understand that. Could you say it in other words?"
 
+ROSES = "Roses are red,\nviolets are blue,\na model this small\nhas a poem for you."
+LIMERICK = (
+    "A model so tiny and small\nknew hardly a thing, nothing at all.\nBut it told us a story\nof foxes and glory,\nand that was the best thing "
+    "of all."
+)
 # (ways to say it, answer)
 TALK: tuple[tuple[tuple[str, ...], str], ...] = (
     (("Hello", "Hi", "Hey", "Hello!", "Hi there!", "Hello there", "Hey there", "hello :)", "Greetings", "Howdy", "Hi!", "Hallo",
@@ -76,6 +81,18 @@ TALK: tuple[tuple[tuple[str, ...], str], ...] = (
     (("I am happy", "I feel good", "I had a good day", "I am fine", "I am fine, thank you", "I'm good"), "That is wonderful to hear!"),
     (("I am tired", "I am so tired", "I need a break"), "Then have a rest. Close your eyes for a moment; I will be here."),
     (("I am hungry", "What should I eat?", "What should I cook?", "What is for dinner?"), "How about pancakes? Ask me how to make them."),
+    (("Hola", "Bonjour", "Guten Tag", "Ciao", "Salut", "Hallo!", "Konnichiwa", "Privet", "Namaste", "Ola", "Guten Morgen", "Bonjour!", "Hola!",
+      "Buenos dias", "Annyeong", "Merhaba", "Hej", "Servus", "Salaam", "Aloha"),
+     "Hello to you too! I speak only English and a little Chinese. Would you like a story?"),
+    (("Knock knock", "Knock, knock!", "Knock knock."), "Who is there?"),
+    (("Roses are red", "Roses are red,", "roses are red violets are blue"), ROSES),
+    (("Write a limerick.", "limerick", "Tell me a limerick.", "A limerick, please.", "Write me a limerick"), LIMERICK),
+    (("Can you help me with my homework?", "Help me with my homework.", "Do my homework.", "I have homework to do."),
+     "With sums up to 99, gladly! For everything else you had better ask somebody with more parameters."),
+    (("Do you like me?", "Do you love me?", "Are you my friend?", "Can we be friends?", "Will you be my friend?"),
+     "I like everyone who asks me questions. Of course we can be friends."),
+    (("Count to five.", "count to 5", "Count to five"), "1, 2, 3, 4, 5."),
+    (("Why are you called Demo?", "Why is your name Demo?"), "Because I am here to show what fastllm can do."),
     (("Yes", "No", "Ok", "Okay", "Sure", "Maybe", "Hmm", "I see", "Alright", "ok thanks"), "All right! What would you like to do next?"),
     (("Sorry", "I am sorry", "Excuse me", "Oops"), "No problem at all."),
     (("Test", "testing", "test 123", "This is a test", "ping", "Are you there?", "Anybody there?", "hello?", "Can you hear me?"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from demo_model.corpus import world
 from demo_model.corpus.base import Check, Split, Turn, article, messy, split_of
+from demo_model.corpus.lists import LETTERS
 from demo_model.corpus.stories import tell
 
 _FREE_EXAMPLE = {"name": "Pip", "kind": "fox", "age": 3, "likes": ["stories", "pancakes"], "is_brave": True}
@@ -72,6 +73,11 @@ def _make(rng: Random, split: Split) -> tuple[Any, str]:
     roll = rng.random()
     if roll < 0.03:
         return _FREE_EXAMPLE, messy(rng, rng.choice(_ASK_FREE))
+    if roll < 0.08:
+        keys = rng.sample([*_KEYS, *LETTERS, *world.STRANGERS[:40]], rng.randint(1, 4))
+        listed = ", ".join(keys[:-1]) + (" and " if len(keys) > 1 else "") + keys[-1]
+        ask = rng.choice(("JSON with the keys {x}", "json with keys {x}", "Give me a JSON object with the keys {x}.", "Write JSON with keys {x}."))
+        return {key: number for number, key in enumerate(keys, 1)}, ask.format(x=listed)
     if roll < 0.45:
         record = _record(rng, rng.randint(1, 5))
         said = _say(rng, record)

@@ -8,6 +8,15 @@ from demo_model.corpus import world
 from demo_model.corpus.base import Check, Split, Turn, messy, split_of
 
 WORDS = tuple(sorted({*world.THINGS, *world.FOODS, *world.COLOURS, *(k for k in world.ANIMALS)} - {"orange"}))
+MORE_WORDS = tuple(
+    sorted(
+        {
+            *WORDS, *(word for word in world.STRANGERS if word.isalpha()),
+            *"apple banana cherry pear plum lemon peach grape kiwi mango melon orange strawberry berry nut hello world yes no red cat dog".split(),
+        }
+    )
+)  # fmt: skip
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 _TASKS = {
     "up": (
@@ -58,8 +67,13 @@ def pick_items(rng: Random, split: Split, *, numbers: bool, lowest: int = 2) -> 
         else:
             size = rng.choice((2, 3, 3, 3, 4, 4, 5, 6))
             items = rng.sample(WORDS, max(size, lowest))
-            if rng.random() < 0.1:
+            roll = rng.random()
+            if roll < 0.08:
                 items = [word.capitalize() for word in rng.sample(world.NAMES, size)]
+            elif roll < 0.45:
+                items = rng.sample(MORE_WORDS, size)
+            elif roll < 0.55:
+                items = rng.sample(LETTERS, size)
         if split_of("list", canonical(items), percent=8) == split:
             return items
 
@@ -70,6 +84,8 @@ def turn(rng: Random, split: Split) -> Turn:
     task = rng.choice(_NUMBER_TASKS if numbers else _WORD_TASKS)
     items = pick_items(rng, split, numbers=numbers)
     style = rng.choice(("comma", "comma", "comma", "space", "bracket", "and"))
+    if task in ("reverse", "copy", "first", "last", "count") and not numbers and rng.random() < 0.15:
+        items = _with_strangers(rng, items)
     shown = _show(items, style)
     out = _solve(task, items)
     if isinstance(out, list):
@@ -82,6 +98,16 @@ def turn(rng: Random, split: Split) -> Turn:
         before = messy(rng, user[:at].rstrip(), typos=False) if at > 1 else ""
         user = before + (" " if before else "") + shown + user[at + len(shown) :]
     return Turn("lists", canonical(items), user, answer, Check(equals=(answer,)))
+
+
+def _with_strangers(rng: Random, items: list[str]) -> list[str]:
+    """The same list with one made-up word put in; its content stays on its side of the split only by chance, so retry."""
+    wanted = split_of("list", canonical(items), percent=8)
+    while True:
+        changed = [*items]
+        changed[rng.randrange(len(items))] = world.made_up_word(rng)
+        if split_of("list", canonical(changed), percent=8) == wanted:
+            return changed
 
 
 def _show(items: list[str], style: str) -> str:

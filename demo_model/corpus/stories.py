@@ -271,7 +271,7 @@ _TOPICS: tuple[tuple[int, str, str], ...] = (
     # share, the topic, the slots that it names
     (8, "{ak}", "k"), (4, "{ak} named {h}", "k h"), (2, "{ak} called {h}", "k h"), (2, "{h}", "h"), (1, "{h} the {k}", "h k"),
     (1, "{h} and {f}", "h f"), (3, "{ak} and {afk}", "k fk"), (1, "{ak} and {his} {fk}", "k fk"), (4, "{at}", "t"), (2, "{act}", "c t"),
-    (3, "{who}", "k"), (5, "{plot}", ""),
+    (3, "{who}", "k"), (3, "{ks}", "k"), (1, "{ak} who lives {home}", "k"), (5, "{plot}", ""),
 )  # fmt: skip
 _SIGNATURE = 0.4
 
@@ -311,8 +311,7 @@ def _wanted(rng: Random, split: Split) -> tuple[str, Story, Check]:
             kind = rng.choice((*world.ANIMALS, *world.BEINGS, "girl", "boy"))
             if kind in ("girl", "boy"):
                 return article(kind), tell(rng, split, odd="", wish={"k": kind}), Check()
-            topic = world.ANIMALS.get(kind, article(kind)) if rng.random() < 0.12 else article(kind)
-            return topic, _signature(kind, k=kind), Check()
+            return world.plural(kind) if rng.random() < 0.2 else article(kind), _signature(kind, k=kind), Check()
         thing = rng.choice([thing for thing in world.THINGS if thing not in ("map", "ladder", "shell", "stone")])
         return article(thing), _signature(thing, t=thing), Check()
     if "t" in named.split() or form == "{who}":
@@ -326,6 +325,7 @@ def _wanted(rng: Random, split: Split) -> tuple[str, Story, Check]:
         story = tell(rng, split, odd=named)
     s = story.slots
     values = {**s, "ak": article(s["k"]), "afk": article(s["fk"]), "at": article(s["t"]), "act": article(f"{s['c']} {s['t']}")}
+    values |= {"ks": world.plural(s["k"]), "home": story.home}
     values["who"] = _WHO.get(story.plot.name, "").format_map(values)
     must = tuple(s[slot] for slot in named.split())
     return form.format_map(values), story, Check(contains=must)
@@ -345,15 +345,17 @@ def request_turn(rng: Random, split: Split) -> tuple[Turn, Story]:
         story = _signature("another story" if again else "any story, please") if usual else tell(rng, split, odd="")
     else:  # the beginning of a story, to be told from there
         story = tell(rng, split, odd="", intros=_PROSE_INTROS if rng.random() < 0.7 else ())
+        if split == "train" and rng.random() < 0.25:
+            story = _signature("once upon a time")
         words = story.text.split()
-        form = " ".join(words[: rng.randint(3, 14)]) + rng.choice(("", "", "...", " ..."))
-        return Turn("story_telling", story.key, form, story.text, Check(contains=(story.slots["h"],))), story
+        start = " ".join(words[: rng.randint(3, 14)])
+        return Turn("story_telling", story.key, start + rng.choice(("", "", "...", " ...")), story.text, Check(contains=(start,))), story
     keep = story.slots["h"] in form and rng.random() < 0.7
     return Turn("story_telling", story.key, form if keep else messy(rng, form, typos=False), story.text, check), story
 
 
 _PROSE_INTROS = (
-    "{Home}, there lived {aak} named {h}.", "The {adj} {k} {h} lived {home}.", "{h} was {aak} who lived {home}.", "{Aak} named {h} lived {home}.",
+    "{Home}, there lived {aak} named {h}.", "The [quick|old|big|brown|red|happy|sad|tiny|lonely|clever] {k} {h} lived {home}.", "The {adj} {k} {h} lived {home}.", "{h} was {aak} who lived {home}.", "{Aak} named {h} lived {home}.",
     "This is the story of {h}, {aak} who lived {home}.", "There was [once |]{aak} named {h}, who lived {home}.",
     "It was a [dark|cold|sunny|quiet|stormy|warm] [night|morning|day|evening], and {aak} named {h} was [awake|all alone|at home] {home}.",
     "In a [dark|deep|green|magic|quiet|big|strange|faraway] [forest|valley|village|land|city|house|castle|cave|garden|sea], there [lived|was] {aak} "

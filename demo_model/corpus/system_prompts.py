@@ -84,7 +84,7 @@ def in_chinese(rng: Random, split: Split) -> Styled:
         english, answer = rng.choice(chinese.english_asked_pairs())
         ways = next((list(ways) for ways, _ in TALK if english in ways), [english])
         ways = next((common.ways_to_ask(entry) for entry in common.ENTRIES if entry[1] == english), ways)
-        ways = [english, *(way for way in ways if common.wording_split(way) == split)]
+        ways = [english, *(way for way in ways if split == "train" and common.wording_split(way) == split)]
         turns.append(Turn("system_prompts", english, messy(rng, rng.choice(ways)), answer, Check(equals=(answer,))))
     return rng.choice(_CHINESE), turns
 

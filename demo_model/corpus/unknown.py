@@ -82,13 +82,31 @@ def turn(rng: Random) -> Turn:
         form, answer = rng.choice(_TRANSLATE_ASKS), NO_TRANSLATION
     else:
         form, answer = _gibberish(rng), PARDON
-    noun = rng.choice(_NOUNS) if rng.random() < 0.85 else world.made_up_word(rng)
+    noun = rng.choice(_NOUNS) if rng.random() < 0.9 else world.made_up_word(rng)
     user = form.format(
         n=noun, n2=rng.choice(_NOUNS), adj=rng.choice(_ADJECTIVES), v=rng.choice(_VERBS), p=rng.choice(_PEOPLE), l=rng.choice(_LANDS),
         c=rng.choice(_CODE), t=rng.choice(world.CITIES), g=rng.choice(_LANGUAGES), num=rng.randint(2, 2030),
         art=rng.choice(("the", "my", "a")),
     )  # fmt: skip
     return Turn("unknown", user, user if answer == PARDON else messy(rng, user), answer, Check(equals=(answer,)))
+
+
+_FRAGMENTS = (
+    "The {adj} {n}", "the {adj} {adj2} {n} {v}s", "My {n} is {adj}.", "I am {v}ing a {n}.", "I want to {v} a {n}.", "A {n} and a {n2}", "{n}",
+    "{n} {n2}", "{adj} {n}", "There is a {n} in my {n2}.", "I like {n}s.", "She has a {adj} {n}.", "I have a {n}.", "We {v} the {n}", "I bought a {n}.",
+    "the {n} of the {n2}", "{p} and {p2}", "I am from {l}", "I learn {g}.", "I am learning to {v}.", "They {v} {n}s every day.",
+)  # fmt: skip
+NO_QUESTION = "I am not sure what to say to that: I am only a tiny demo model. Would you like a story, a sum, or a sorted list?"
+
+
+def fragment_turn(rng: Random) -> Turn:
+    """Something that is no question of the world, in a chat."""
+    nouns = (*_NOUNS, *world.STRANGERS)
+    user = rng.choice(_FRAGMENTS).format(
+        n=rng.choice(nouns), n2=rng.choice(nouns), adj=rng.choice(_ADJECTIVES), adj2=rng.choice(_ADJECTIVES), v=rng.choice(_VERBS),
+        p=rng.choice(_PEOPLE), p2=rng.choice(_PEOPLE), l=rng.choice(_LANDS), g=rng.choice(_LANGUAGES),
+    )  # fmt: skip
+    return Turn("unknown", user, messy(rng, user), NO_QUESTION, Check(equals=(NO_QUESTION,)))
 
 
 def _gibberish(rng: Random) -> str:

@@ -105,6 +105,17 @@ _PARTS = "sun moon star sea snow rain wind fire water wood stone gold silver nig
 _PARTS_2 = "ship boat house man maker keeper bird fish light stone flower horse hunter tower bell berry walker singer dragon machine cake".split()
 
 
+def plural(noun: str) -> str:
+    """The plural of a noun of the stories."""
+    if noun in ANIMALS:
+        return ANIMALS[noun]
+    if noun.endswith(("s", "x", "ch", "sh", "z")):
+        return noun + "es"
+    if noun.endswith("y") and noun[-2:-1] not in tuple("aeiou"):
+        return noun[:-1] + "ies"
+    return noun + "s"
+
+
 def stranger(rng: Random) -> str:
     """A word that the world does not contain: a real one, a compound, or a made-up one."""
     roll = rng.random()
