@@ -5,15 +5,11 @@
 #include "core/error.h"
 #include "device/cpu/linear.h"
 #include "device/cpu/machine.h"
-#include "device/cpu/reference/reference.h"
 
 namespace fastllm::cpu {
 
 using core::cat;
-using core::DType;
 using core::ErrorCode;
-using device::View;
-using Views = std::span<const View>;
 
 namespace {
 
@@ -24,27 +20,37 @@ core::Isa isa_by_environment() {
   return choice->isa;
 }
 
-const device::StepView& needed(const device::StepView* step, const char* op) {
-  if (!step) core::fail(ErrorCode::internal, cat("[", op, "] runs on a step, but none was given."));
-  return *step;
+const KernelTable& kernels_of(core::Isa isa) {
+#if FASTLLM_HAVE_AVX512
+  if (isa == core::Isa::avx512) return isa_avx512::kernel_table;
+#endif
+#if FASTLLM_HAVE_AVX2
+  if (isa == core::Isa::avx2) return isa_avx2::kernel_table;
+#endif
+  static_cast<void>(isa);
+  return isa_portable::kernel_table;
 }
 
 }  // namespace
 
 CpuBackend::CpuBackend(const device::DeviceOptions& options) : CpuBackend(options, isa_by_environment()) {}
 
-CpuBackend::CpuBackend(const device::DeviceOptions& options, core::Isa isa) : threads_(options.threads), isa_(isa) {
+CpuBackend::CpuBackend(const device::DeviceOptions& options, core::Isa isa)
+    : threads_(options.threads), kernels_(&kernels_of(isa)) {
   info_.name = "cpu";
-  info_.isa = core::isa_name(isa_);
+  info_.isa = kernels_->isa;
   info_.threads = threads_.threads();
   info_.memory_total = memory_total_bytes();
   info_.memory_free = memory_free_bytes();
-  info_.description = cat(cpu_model(), ", ", info_.isa, " kernels, ", info_.threads, info_.threads == 1 ? " thread" : " threads");
+  info_.description =
+      cat(cpu_model(), ", ", info_.isa, " kernels, ", info_.threads, info_.threads == 1 ? " thread" : " threads");
 }
 
 CpuBackend::~CpuBackend() = default;
 
-std::shared_ptr<core::Storage> CpuBackend::allocate(std::size_t bytes) { return core::Storage::host(bytes); }
+std::shared_ptr<core::Storage> CpuBackend::allocate(std::size_t bytes) {
+  return core::Storage::host(bytes);
+}
 
 void CpuBackend::copy_in(void* device_to, const void* host_from, std::size_t bytes) {
   if (bytes) std::memcpy(device_to, host_from, bytes);
@@ -56,7 +62,8 @@ void CpuBackend::copy_out(void* host_to, const void* device_from, std::size_t by
 
 core::Tensor CpuBackend::place(const core::Tensor& host) {
   if (host.defined() && !host.place().host)
-    core::fail(ErrorCode::internal, cat("[place] a tensor on '", host.place().name, "' cannot move to the CPU by itself."),
+    core::fail(ErrorCode::internal,
+               cat("[place] a tensor on '", host.place().name, "' cannot move to the CPU by itself."),
                "Copy it out of its device first.");
   return host;
 }
@@ -65,42 +72,31 @@ std::unique_ptr<device::PackedLinear> CpuBackend::pack_linear(std::span<const de
   return std::make_unique<CpuLinear>(parts);
 }
 
-void CpuBackend::run(const device::OpCall& call, const device::StepView* step) {
-  const Views in = call.in;
-  const Views out = call.out;
-  struct Visitor {
-    const device::OpCall& call;
-    const device::StepView* step;
-    Views in;
-    Views out;
-    void operator()(const device::Embedding& op) const { reference::embedding(op, in, out); }
-    void operator()(const device::Linear& op) const {
-      const auto* weight = dynamic_cast<const CpuLinear*>(call.linear);
-      if (!weight) core::fail(ErrorCode::internal, "[linear] the weight was not packed by the CPU backend.");
-      reference::linear(op, *weight, in, out);
-    }
-    void operator()(const device::MatMul& op) const { reference::mat_mul(op, in, out); }
-    void operator()(const device::RmsNorm& op) const { reference::rms_norm(op, in, out); }
-    void operator()(const device::AddRmsNorm& op) const { reference::add_rms_norm(op, in, out); }
-    void operator()(const device::LayerNorm& op) const { reference::layer_norm(op, in, out); }
-    void operator()(const device::Rope& op) const { reference::rope(op, in, out, step); }
-    void operator()(const device::KvWrite& op) const { reference::kv_write(op, in, needed(step, "kv_write")); }
-    void operator()(const device::Attention& op) const { reference::attention(op, in, out, needed(step, "attention")); }
-    void operator()(const device::Unary& op) const { reference::unary(op, in, out); }
-    void operator()(const device::Binary& op) const { reference::binary(op, in, out); }
-    void operator()(const device::Affine& op) const { reference::affine(op, in, out); }
-    void operator()(const device::GatedActivation& op) const { reference::gated_activation(op, in, out); }
-    void operator()(const device::Softmax& op) const { reference::softmax(op, in, out); }
-    void operator()(const device::SelectRows& op) const { reference::select_rows(op, in, out, step); }
-    void operator()(const device::Copy& op) const { reference::copy(op, in, out); }
-  };
-  std::visit(Visitor{call, step, in, out}, call.op);
+Scratch CpuBackend::scratch(std::size_t bytes) {
+  bytes = (bytes + 63) / 64 * 64;
+  if (bytes > scratch_per_worker_) {
+    scratch_.reset();
+    scratch_per_worker_ = 0;
+    scratch_ = core::Storage::host(bytes * static_cast<std::size_t>(threads_.threads()));
+    scratch_per_worker_ = bytes;
+  }
+  return {static_cast<std::byte*>(scratch_->data()), scratch_per_worker_};
+}
+
+float* CpuBackend::partials(std::size_t floats) {
+  if (!partials_ || floats * sizeof(float) > partials_->bytes()) {
+    partials_.reset();
+    partials_ = core::Storage::host(2 * floats * sizeof(float));  // room to grow with the context
+  }
+  return static_cast<float*>(partials_->data());
 }
 
 }  // namespace fastllm::cpu
 
 namespace fastllm::device {
 
-std::shared_ptr<Backend> make_cpu_backend(const DeviceOptions& options) { return std::make_shared<cpu::CpuBackend>(options); }
+std::shared_ptr<Backend> make_cpu_backend(const DeviceOptions& options) {
+  return std::make_shared<cpu::CpuBackend>(options);
+}
 
 }  // namespace fastllm::device

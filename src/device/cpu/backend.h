@@ -1,18 +1,21 @@
 #pragma once
-// The CPU backend: owns the threads, the scratch memory and the choice of instruction set; checks what kernels cannot, then calls the
-// kernel of that set, or the scalar reference where no kernel fits the layout or dtype.
+// The CPU backend: owns the threads, the scratch memory and the choice of instruction set; checks what kernels cannot,
+// then calls the kernel of that set, or the scalar reference where no kernel fits the layout or dtype. Which of the two
+// runs depends on strides and dtypes alone, never on the number of rows.
 
 #include <memory>
 
 #include "core/isa.h"
 #include "core/threads.h"
 #include "device/backend.h"
+#include "device/cpu/kernels/kernels.h"
+#include "device/cpu/rope_table.h"
 
 namespace fastllm::cpu {
 
 class CpuBackend final : public device::Backend {
  public:
-  // Error(invalid_config) when FASTLLM_ISA names a set that cannot run here.
+  // Error(invalid_config) when the environment's FASTLLM_ISA names a set that cannot run here.
   explicit CpuBackend(const device::DeviceOptions& options);
   CpuBackend(const device::DeviceOptions& options, core::Isa isa);
   ~CpuBackend() override;
@@ -30,9 +33,19 @@ class CpuBackend final : public device::Backend {
   core::ThreadPool& threads() { return threads_; }
 
  private:
+  struct Call;  // one op on its way to a kernel; ops.cpp
+
+  // At least `bytes` for each thread, kept and reused: a step allocates nothing once its sizes have been seen.
+  Scratch scratch(std::size_t bytes);
+  float* partials(std::size_t floats);
+
   core::ThreadPool threads_;
-  core::Isa isa_;
+  const KernelTable* kernels_;
   device::DeviceInfo info_;
+  RopeTables rope_tables_;
+  std::shared_ptr<core::Storage> scratch_;
+  std::size_t scratch_per_worker_ = 0;
+  std::shared_ptr<core::Storage> partials_;
 };
 
 }  // namespace fastllm::cpu

@@ -1,6 +1,7 @@
 #include "device/cpu/linear.h"
 
 #include "core/error.h"
+#include "device/cpu/layout.h"
 #include "device/cpu/reference/reference.h"
 
 namespace fastllm::cpu {
@@ -12,13 +13,18 @@ using core::Tensor;
 
 namespace {
 
-device::View view_of(const Tensor& tensor) { return {tensor.data(), tensor.dtype(), tensor.shape(), tensor.strides()}; }
+device::View view_of(const Tensor& tensor) {
+  return {tensor.data(), tensor.dtype(), tensor.shape(), tensor.strides()};
+}
 
 Tensor converted(const Tensor& tensor, DType dtype) {
   Tensor copy = Tensor::empty(dtype, tensor.shape());
   const device::View from = view_of(tensor);
   const device::View to = view_of(copy);
-  reference::copy({}, {&from, 1}, {&to, 1});
+  if (from.dtype == to.dtype)
+    strided_copy(from, to, nullptr);
+  else
+    reference::copy({}, {&from, 1}, {&to, 1});
   return copy;
 }
 
@@ -28,9 +34,9 @@ CpuLinear::CpuLinear(std::span<const device::LinearPart> parts) {
   if (parts.empty()) core::fail(ErrorCode::shape_error, "[linear] no weight was given.");
   for (const device::LinearPart& part : parts) {
     if (!part.weight.defined() || part.weight.shape().rank() != 2)
-      core::fail(ErrorCode::shape_error, cat("[linear] the weight has shape ",
-                                             part.weight.defined() ? part.weight.shape().str() : "(none)",
-                                             ", but a weight is [out_features, in_features]."));
+      core::fail(ErrorCode::shape_error,
+                 cat("[linear] the weight has shape ", part.weight.defined() ? part.weight.shape().str() : "(none)",
+                     ", but a weight is [out_features, in_features]."));
     Tensor weight = part.weight;
     const std::int64_t rows = weight.shape()[0];
     const std::int64_t columns = weight.shape()[1];
@@ -51,10 +57,11 @@ CpuLinear::CpuLinear(std::span<const device::LinearPart> parts) {
     LinearBlock block{weight.data(), weight.dtype(), rows, weight.strides()[0], nullptr};
     if (part.bias.defined()) {
       if (part.bias.shape().rank() != 1 || part.bias.shape()[0] != rows)
-        core::fail(ErrorCode::shape_error, cat("[linear] the bias has shape ", part.bias.shape().str(), ", but the weight has ",
-                                               rows, " output features."));
+        core::fail(ErrorCode::shape_error, cat("[linear] the bias has shape ", part.bias.shape().str(),
+                                               ", but the weight has ", rows, " output features."));
       if (!core::is_floating(part.bias.dtype()))
-        core::fail(ErrorCode::dtype_error, cat("[linear] the bias is ", core::dtype_name(part.bias.dtype()), ", but must be a float."));
+        core::fail(ErrorCode::dtype_error,
+                   cat("[linear] the bias is ", core::dtype_name(part.bias.dtype()), ", but must be a float."));
       Tensor bias = part.bias;
       if (bias.dtype() != DType::f32 || !bias.contiguous()) bias = converted(bias, DType::f32);
       block.bias = bias.as<const float>();

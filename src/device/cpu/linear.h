@@ -1,6 +1,6 @@
 #pragma once
-// A Linear's dense weight on the CPU: row-major blocks where they are mapped, side by side in the output. Nothing is copied except
-// biases (to float32) and weights whose rows are not contiguous or whose dtype no kernel reads.
+// A Linear's dense weight on the CPU: row-major blocks where they are mapped, side by side in the output. Nothing is
+// copied except biases (to float32) and weights whose rows are not contiguous or whose dtype no kernel reads.
 
 #include <cstdint>
 #include <memory>

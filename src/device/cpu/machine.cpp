@@ -33,15 +33,17 @@ struct GroupMemory {
 };
 
 GroupMemory group_memory() {
-  for (const auto& [limit, used] : {std::pair("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-                                    std::pair("/sys/fs/cgroup/memory/memory.limit_in_bytes",
-                                              "/sys/fs/cgroup/memory/memory.usage_in_bytes")}) {
+  for (const auto& [limit, used] :
+       {std::pair("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        std::pair("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes")}) {
     if (const std::int64_t bytes = number_in(limit); bytes > 0) return {bytes, number_in(used)};
   }
   return {};
 }
 
-std::int64_t machine_bytes(const char* key) { return std::atoll(proc_value("/proc/meminfo", key).c_str()) * 1024; }
+std::int64_t machine_bytes(const char* key) {
+  return std::atoll(proc_value("/proc/meminfo", key).c_str()) * 1024;
+}
 
 }  // namespace
 

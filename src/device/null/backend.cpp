@@ -1,5 +1,5 @@
-// The null backend: memory without memory, ops without work. Tests of the graph, the scheduler and the API run on it at full speed
-// without weights. Reading back gives zeros.
+// The null backend: memory without memory, ops without work. Tests of the graph, the scheduler and the API run on it at
+// full speed without weights. Reading back gives zeros.
 #include <cstring>
 
 #include "device/backend.h"
@@ -47,6 +47,8 @@ class NullBackend final : public Backend {
 
 }  // namespace
 
-std::shared_ptr<Backend> make_null_backend(const DeviceOptions&) { return std::make_shared<NullBackend>(); }
+std::shared_ptr<Backend> make_null_backend(const DeviceOptions&) {
+  return std::make_shared<NullBackend>();
+}
 
 }  // namespace fastllm::device

@@ -22,12 +22,16 @@ using fastllm::core::ThreadPool;
 
 namespace {
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 double cpu_seconds() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
@@ -63,7 +67,8 @@ TEST("every index is visited once, by workers that never overlap") {
 TEST("more chunks than the counter holds") {
   ThreadPool pool(2, 2);
   std::atomic<std::int64_t> sum{0};
-  pool.parallel_for(1000003, 1, [&](std::int64_t begin, std::int64_t end) { sum += (begin + end - 1) * (end - begin) / 2; });
+  pool.parallel_for(1000003, 1,
+                    [&](std::int64_t begin, std::int64_t end) { sum += (begin + end - 1) * (end - begin) / 2; });
   CHECK_EQ(sum.load(), std::int64_t{1000003} * 1000002 / 2);
 }
 
@@ -162,7 +167,8 @@ TEST("four threads a core cost less than a quarter, waking them all included") {
   };
   double best_ratio = 1e9;
   double capped_ratio = 1e9;
-  for (int attempt = 0; attempt < 5 && (best_ratio > 1.25 || capped_ratio > 1.25); ++attempt) {  // other work on this machine comes and goes
+  for (int attempt = 0; attempt < 5 && (best_ratio > 1.25 || capped_ratio > 1.25);
+       ++attempt) {  // other work on this machine comes and goes
     std::vector<double> a, b, c;
     for (int round = 0; round < 7; ++round) {
       a.push_back(step(fitting));
@@ -177,7 +183,8 @@ TEST("four threads a core cost less than a quarter, waking them all included") {
     best_ratio = std::min(best_ratio, median(b) / base);
     capped_ratio = std::min(capped_ratio, median(c) / base);
   }
-  std::printf("    4 x cores: %.2f times the time of 1 x cores; as the default caps it: %.2f\n", best_ratio, capped_ratio);
+  std::printf("    4 x cores: %.2f times the time of 1 x cores; as the default caps it: %.2f\n", best_ratio,
+              capped_ratio);
   CHECK(best_ratio < 1.25);
   CHECK(capped_ratio < 1.25);
 }
@@ -191,7 +198,8 @@ TEST("a forked child neither hangs nor needs the workers") {
   if (child == 0) {
     alarm(20);
     std::int64_t sum = 0;
-    pool->parallel_for(100, 1, [&](std::int64_t begin, std::int64_t end) { sum += end - begin; });  // serial here: no race
+    pool->parallel_for(100, 1,
+                       [&](std::int64_t begin, std::int64_t end) { sum += end - begin; });  // serial here: no race
     ThreadPool fresh(2, 2);
     std::atomic<int> count{0};
     fresh.parallel_for(100, 1, [&](std::int64_t, std::int64_t) { ++count; });

@@ -1,4 +1,5 @@
-// The scalar references against truths of other origin: the compiler's own float16, bit arithmetic, closed forms worked out by hand.
+// The scalar references against truths of other origin: the compiler's own float16, bit arithmetic, closed forms worked
+// out by hand.
 #include "device/cpu/reference/reference.h"
 
 #include <bit>
@@ -20,7 +21,9 @@ using fastllm::device::View;
 namespace device = fastllm::device;
 namespace reference = fastllm::cpu::reference;
 
-View view(std::vector<float>& data, Shape shape) { return {data.data(), DType::f32, shape, shape.contiguous_strides()}; }
+View view(std::vector<float>& data, Shape shape) {
+  return {data.data(), DType::f32, shape, shape.contiguous_strides()};
+}
 View view(std::vector<std::int32_t>& data, Shape shape) {
   return {data.data(), DType::i32, shape, shape.contiguous_strides()};
 }
@@ -79,8 +82,10 @@ TEST("float8 values of the OCP tables") {
   CHECK_EQ(reference::Float8E5M2::decode(0x7b), 57344.0);
   CHECK_EQ(reference::Float8E5M2::encode(61440.0), 0x7c);  // halfway to 65536: infinity
   for (std::uint32_t bits = 0; bits < 256; ++bits) {
-    if (const double v = reference::Float8E4M3::decode(bits); !std::isnan(v)) CHECK_EQ(reference::Float8E4M3::encode(v), bits);
-    if (const double v = reference::Float8E5M2::decode(bits); !std::isnan(v)) CHECK_EQ(reference::Float8E5M2::encode(v), bits);
+    if (const double v = reference::Float8E4M3::decode(bits); !std::isnan(v))
+      CHECK_EQ(reference::Float8E4M3::encode(v), bits);
+    if (const double v = reference::Float8E5M2::decode(bits); !std::isnan(v))
+      CHECK_EQ(reference::Float8E5M2::encode(v), bits);
   }
 }
 
@@ -115,7 +120,8 @@ TEST("linear: parts lie side by side; scale, bias, activation and residual in th
   const Tensor w2 = Tensor::empty(DType::bf16, {2, 2});
   const Tensor bias = Tensor::empty(DType::f32, {2});
   w1.as<float>()[0] = 1, w1.as<float>()[1] = 2;
-  for (int i = 0; i < 4; ++i) w2.as<std::uint16_t>()[i] = static_cast<std::uint16_t>(reference::BFloat16::encode(i - 1.5));
+  for (int i = 0; i < 4; ++i)
+    w2.as<std::uint16_t>()[i] = static_cast<std::uint16_t>(reference::BFloat16::encode(i - 1.5));
   bias.as<float>()[0] = 10, bias.as<float>()[1] = -10;
   const std::vector<device::LinearPart> parts{{w1, {}}, {w2, bias}};
   const fastllm::cpu::CpuLinear packed(parts);
@@ -151,7 +157,8 @@ TEST("norms, softmax and activations at values known in closed form") {
   reference::softmax({}, in, out);
   CHECK_NEAR(y[2], 5.0 / 8, 1e-6);
   CHECK_EQ(y[3], 0.0f);
-  CHECK_NEAR(reference::activate(device::Activation::gelu, 1.0), 0.8413447460685429, 1e-15);  // the normal distribution at 1
+  CHECK_NEAR(reference::activate(device::Activation::gelu, 1.0), 0.8413447460685429,
+             1e-15);  // the normal distribution at 1
   CHECK_NEAR(reference::activate(device::Activation::silu, std::log(3.0)), std::log(3.0) * 0.75, 1e-15);
   CHECK_NEAR(reference::activate(device::Activation::softcap, 1e9, 30.0), 30.0, 1e-12);
 }
@@ -216,7 +223,7 @@ TEST("attention over a paged cache: equal keys average what is seen, one loud ke
 }
 
 TEST("matmul broadcasts its leading axes") {
-  std::vector<float> a{1, 2, 3, 4};                    // [2, 1, 2]
+  std::vector<float> a{1, 2, 3, 4};  // [2, 1, 2]
   std::vector<float> b{1, 0, 0, 1, 2, 0, 0, 2, 3, 3, 3, 3};  // [3, 2, 2], broadcast against [2, 1, 1, 2]
   std::vector<float> y(12);
   const std::vector<View> in{view(a, {2, 1, 1, 2}), view(b, {3, 2, 2})};

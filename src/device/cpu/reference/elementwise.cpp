@@ -1,5 +1,5 @@
-// Unary, Binary, Affine, GatedActivation and Copy, one element at a time. Index arithmetic follows the output's shape; a broadcast
-// axis of an input has stride 0.
+// Unary, Binary, Affine, GatedActivation and Copy, one element at a time. Index arithmetic follows the output's shape;
+// a broadcast axis of an input has stride 0.
 #include <cmath>
 
 #include "device/cpu/reference/number.h"
@@ -14,18 +14,30 @@ double activate(Activation kind, double x, double param) {
   constexpr double kSqrtHalf = 0.70710678118654752440;
   constexpr double kSqrtTwoOverPi = 0.79788456080286535588;
   switch (kind) {
-    case Activation::none: return x;
-    case Activation::silu: return x / (1.0 + std::exp(-x));
-    case Activation::gelu: return 0.5 * x * std::erfc(-x * kSqrtHalf);
-    case Activation::gelu_tanh: return 0.5 * x * (1.0 + std::tanh(kSqrtTwoOverPi * (x + 0.044715 * x * x * x)));
-    case Activation::relu: return x < 0 ? 0.0 : x;
-    case Activation::tanh: return std::tanh(x);
-    case Activation::sigmoid: return 1.0 / (1.0 + std::exp(-x));
-    case Activation::exp: return std::exp(x);
-    case Activation::square: return x * x;
-    case Activation::rsqrt: return 1.0 / std::sqrt(x);
-    case Activation::neg: return -x;
-    case Activation::softcap: return std::tanh(x / param) * param;
+    case Activation::none:
+      return x;
+    case Activation::silu:
+      return x / (1.0 + std::exp(-x));
+    case Activation::gelu:
+      return 0.5 * x * std::erfc(-x * kSqrtHalf);
+    case Activation::gelu_tanh:
+      return 0.5 * x * (1.0 + std::tanh(kSqrtTwoOverPi * (x + 0.044715 * x * x * x)));
+    case Activation::relu:
+      return x < 0 ? 0.0 : x;
+    case Activation::tanh:
+      return std::tanh(x);
+    case Activation::sigmoid:
+      return 1.0 / (1.0 + std::exp(-x));
+    case Activation::exp:
+      return std::exp(x);
+    case Activation::square:
+      return x * x;
+    case Activation::rsqrt:
+      return 1.0 / std::sqrt(x);
+    case Activation::neg:
+      return -x;
+    case Activation::softcap:
+      return std::tanh(x / param) * param;
   }
   return x;
 }
@@ -35,12 +47,18 @@ namespace {
 double combine(device::BinaryKind kind, double a, double b) {
   using device::BinaryKind;
   switch (kind) {
-    case BinaryKind::add: return a + b;
-    case BinaryKind::sub: return a - b;
-    case BinaryKind::mul: return a * b;
-    case BinaryKind::div: return a / b;
-    case BinaryKind::maximum: return std::isnan(a) || a > b ? a : b;  // NaN wins, as in numpy
-    case BinaryKind::minimum: return std::isnan(a) || a < b ? a : b;
+    case BinaryKind::add:
+      return a + b;
+    case BinaryKind::sub:
+      return a - b;
+    case BinaryKind::mul:
+      return a * b;
+    case BinaryKind::div:
+      return a / b;
+    case BinaryKind::maximum:
+      return std::isnan(a) || a > b ? a : b;  // NaN wins, as in numpy
+    case BinaryKind::minimum:
+      return std::isnan(a) || a < b ? a : b;
   }
   return a;
 }

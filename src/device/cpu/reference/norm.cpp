@@ -1,5 +1,5 @@
-// RmsNorm (Zhang & Sennrich 2019), AddRmsNorm, LayerNorm (Ba et al. 2016) and Softmax over the last axis. Each row is read whole
-// before it is written, so exact aliases are safe.
+// RmsNorm (Zhang & Sennrich 2019), AddRmsNorm, LayerNorm (Ba et al. 2016) and Softmax over the last axis. Each row is
+// read whole before it is written, so exact aliases are safe.
 #include <cmath>
 #include <vector>
 
@@ -47,7 +47,7 @@ void rms_norm(const device::RmsNorm& op, Views in, Views out) {
 
 void add_rms_norm(const device::AddRmsNorm& op, Views in, Views out) {
   const View& residual = in[1];  // [T, N]
-  const View& sum = out[0];      // [T, N]
+  const View& sum = out[0];  // [T, N]
   const int lead = sum.shape.rank() - 1;
   std::vector<double> total;
   for_each_row(in[0], out[1], [&](const std::vector<double>& row, const std::int64_t* index, std::int64_t to) {
@@ -66,7 +66,7 @@ void add_rms_norm(const device::AddRmsNorm& op, Views in, Views out) {
 
 void layer_norm(const device::LayerNorm& op, Views in, Views out) {
   const View& weight = in[1];  // [N]
-  const View& bias = in[2];    // [N]
+  const View& bias = in[2];  // [N]
   const View& y = out[0];
   for_each_row(in[0], y, [&](const std::vector<double>& row, const std::int64_t*, std::int64_t to) {
     double mean = 0;

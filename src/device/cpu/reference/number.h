@@ -12,15 +12,15 @@
 
 namespace fastllm::cpu::reference {
 
-// A binary float format narrower than 32 bits: `exponent` and `mantissa` bits and one sign bit. Formats without infinities keep only
-// the all-ones code for NaN (e4m3fn); overflow becomes infinity, or NaN where there is none.
+// A binary float format narrower than 32 bits: `exponent` and `mantissa` bits and one sign bit. Formats without
+// infinities keep only the all-ones code for NaN (e4m3fn); overflow becomes infinity, or NaN where there is none.
 template <int exponent, int mantissa, bool has_infinity>
 struct NarrowFloat {
   static constexpr int kBias = (1 << (exponent - 1)) - 1;
   static constexpr int kMinExponent = 1 - kBias;  // of the smallest normal number
   static constexpr std::int64_t kInfinity = ((std::int64_t{1} << exponent) - 1) << mantissa;
-  static constexpr std::int64_t kNan = has_infinity ? kInfinity + (std::int64_t{1} << (mantissa - 1))
-                                                    : kInfinity + (std::int64_t{1} << mantissa) - 1;
+  static constexpr std::int64_t kNan =
+      has_infinity ? kInfinity + (std::int64_t{1} << (mantissa - 1)) : kInfinity + (std::int64_t{1} << mantissa) - 1;
   static constexpr int kBits = 1 + exponent + mantissa;
 
   static std::uint32_t encode(double value) {
@@ -67,7 +67,9 @@ using BFloat16 = NarrowFloat<8, 7, true>;
 using Float8E4M3 = NarrowFloat<4, 3, false>;
 using Float8E5M2 = NarrowFloat<5, 2, true>;
 
-inline bool is_integer(core::DType dtype) { return !core::is_floating(dtype); }
+inline bool is_integer(core::DType dtype) {
+  return !core::is_floating(dtype);
+}
 
 template <class T>
 T peek(const void* base, std::int64_t index) {
@@ -84,13 +86,20 @@ void poke(void* base, std::int64_t index, T value) {
 inline std::int64_t load_integer(const void* base, core::DType dtype, std::int64_t index) {
   using core::DType;
   switch (dtype) {
-    case DType::i8: return peek<std::int8_t>(base, index);
-    case DType::u8: return peek<std::uint8_t>(base, index);
-    case DType::i16: return peek<std::int16_t>(base, index);
-    case DType::i32: return peek<std::int32_t>(base, index);
-    case DType::i64: return peek<std::int64_t>(base, index);
-    case DType::boolean: return peek<std::uint8_t>(base, index) != 0;
-    default: return 0;
+    case DType::i8:
+      return peek<std::int8_t>(base, index);
+    case DType::u8:
+      return peek<std::uint8_t>(base, index);
+    case DType::i16:
+      return peek<std::int16_t>(base, index);
+    case DType::i32:
+      return peek<std::int32_t>(base, index);
+    case DType::i64:
+      return peek<std::int64_t>(base, index);
+    case DType::boolean:
+      return peek<std::uint8_t>(base, index) != 0;
+    default:
+      return 0;
   }
 }
 
@@ -98,13 +107,20 @@ inline std::int64_t load_integer(const void* base, core::DType dtype, std::int64
 inline double load(const void* base, core::DType dtype, std::int64_t index) {
   using core::DType;
   switch (dtype) {
-    case DType::f32: return peek<float>(base, index);
-    case DType::f64: return peek<double>(base, index);
-    case DType::f16: return Float16::decode(peek<std::uint16_t>(base, index));
-    case DType::bf16: return BFloat16::decode(peek<std::uint16_t>(base, index));
-    case DType::f8_e4m3: return Float8E4M3::decode(peek<std::uint8_t>(base, index));
-    case DType::f8_e5m2: return Float8E5M2::decode(peek<std::uint8_t>(base, index));
-    default: return static_cast<double>(load_integer(base, dtype, index));
+    case DType::f32:
+      return peek<float>(base, index);
+    case DType::f64:
+      return peek<double>(base, index);
+    case DType::f16:
+      return Float16::decode(peek<std::uint16_t>(base, index));
+    case DType::bf16:
+      return BFloat16::decode(peek<std::uint16_t>(base, index));
+    case DType::f8_e4m3:
+      return Float8E4M3::decode(peek<std::uint8_t>(base, index));
+    case DType::f8_e5m2:
+      return Float8E5M2::decode(peek<std::uint8_t>(base, index));
+    default:
+      return static_cast<double>(load_integer(base, dtype, index));
   }
 }
 
@@ -112,14 +128,22 @@ inline double load(const void* base, core::DType dtype, std::int64_t index) {
 inline void store_integer(void* base, core::DType dtype, std::int64_t index, std::int64_t value) {
   using core::DType;
   switch (dtype) {
-    case DType::i8: return poke(base, index, static_cast<std::int8_t>(value));
-    case DType::u8: return poke(base, index, static_cast<std::uint8_t>(value));
-    case DType::i16: return poke(base, index, static_cast<std::int16_t>(value));
-    case DType::i32: return poke(base, index, static_cast<std::int32_t>(value));
-    case DType::i64: return poke(base, index, value);
-    case DType::boolean: return poke(base, index, static_cast<std::uint8_t>(value != 0));
-    case DType::f32: return poke(base, index, static_cast<float>(value));
-    case DType::f64: return poke(base, index, static_cast<double>(value));
+    case DType::i8:
+      return poke(base, index, static_cast<std::int8_t>(value));
+    case DType::u8:
+      return poke(base, index, static_cast<std::uint8_t>(value));
+    case DType::i16:
+      return poke(base, index, static_cast<std::int16_t>(value));
+    case DType::i32:
+      return poke(base, index, static_cast<std::int32_t>(value));
+    case DType::i64:
+      return poke(base, index, value);
+    case DType::boolean:
+      return poke(base, index, static_cast<std::uint8_t>(value != 0));
+    case DType::f32:
+      return poke(base, index, static_cast<float>(value));
+    case DType::f64:
+      return poke(base, index, static_cast<double>(value));
     case DType::f16:
       return poke(base, index, static_cast<std::uint16_t>(Float16::encode(static_cast<double>(value))));
     case DType::bf16:
@@ -144,22 +168,36 @@ T saturate(double value) {
 inline void store(void* base, core::DType dtype, std::int64_t index, double value) {
   using core::DType;
   switch (dtype) {
-    case DType::f32: return poke(base, index, static_cast<float>(value));
-    case DType::f64: return poke(base, index, value);
-    case DType::f16: return poke(base, index, static_cast<std::uint16_t>(Float16::encode(value)));
-    case DType::bf16: return poke(base, index, static_cast<std::uint16_t>(BFloat16::encode(value)));
-    case DType::f8_e4m3: return poke(base, index, static_cast<std::uint8_t>(Float8E4M3::encode(value)));
-    case DType::f8_e5m2: return poke(base, index, static_cast<std::uint8_t>(Float8E5M2::encode(value)));
-    case DType::i8: return poke(base, index, saturate<std::int8_t>(value));
-    case DType::u8: return poke(base, index, saturate<std::uint8_t>(value));
-    case DType::i16: return poke(base, index, saturate<std::int16_t>(value));
-    case DType::i32: return poke(base, index, saturate<std::int32_t>(value));
-    case DType::i64: return poke(base, index, saturate<std::int64_t>(value));
-    case DType::boolean: return poke(base, index, static_cast<std::uint8_t>(value != 0));
+    case DType::f32:
+      return poke(base, index, static_cast<float>(value));
+    case DType::f64:
+      return poke(base, index, value);
+    case DType::f16:
+      return poke(base, index, static_cast<std::uint16_t>(Float16::encode(value)));
+    case DType::bf16:
+      return poke(base, index, static_cast<std::uint16_t>(BFloat16::encode(value)));
+    case DType::f8_e4m3:
+      return poke(base, index, static_cast<std::uint8_t>(Float8E4M3::encode(value)));
+    case DType::f8_e5m2:
+      return poke(base, index, static_cast<std::uint8_t>(Float8E5M2::encode(value)));
+    case DType::i8:
+      return poke(base, index, saturate<std::int8_t>(value));
+    case DType::u8:
+      return poke(base, index, saturate<std::uint8_t>(value));
+    case DType::i16:
+      return poke(base, index, saturate<std::int16_t>(value));
+    case DType::i32:
+      return poke(base, index, saturate<std::int32_t>(value));
+    case DType::i64:
+      return poke(base, index, saturate<std::int64_t>(value));
+    case DType::boolean:
+      return poke(base, index, static_cast<std::uint8_t>(value != 0));
   }
 }
 
-inline double load(const device::View& view, std::int64_t offset) { return load(view.data, view.dtype, offset); }
+inline double load(const device::View& view, std::int64_t offset) {
+  return load(view.data, view.dtype, offset);
+}
 inline void store(const device::View& view, std::int64_t offset, double value) {
   store(view.data, view.dtype, offset, value);
 }

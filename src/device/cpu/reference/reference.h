@@ -1,7 +1,7 @@
 #pragma once
-// The scalar references: every op of device/op.h in plain loops over strided views of any dtype, accumulating in double.
-// They are the oracle that the vectorised kernels are tested against, and what runs where no kernel fits (odd layouts and dtypes).
-// Compiled once, without instruction-set flags and without contraction of a * b + c.
+// The scalar references: every op of device/op.h in plain loops over strided views of any dtype, accumulating in
+// double. They are the oracle that the vectorised kernels are tested against, and what runs where no kernel fits (odd
+// layouts and dtypes). Compiled once, without instruction-set flags and without contraction of a * b + c.
 
 #include <span>
 

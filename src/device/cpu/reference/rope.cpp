@@ -1,5 +1,6 @@
-// Rotary position embedding (Su et al. 2021): channel pairs of each head turned by position * inv_freq. The angle is rounded to
-// float32 before its sine is taken, as every published float32 implementation does; sine and cosine themselves are exact.
+// Rotary position embedding (Su et al. 2021): channel pairs of each head turned by position * inv_freq. The angle is
+// rounded to float32 before its sine is taken, as every published float32 implementation does; sine and cosine
+// themselves are exact.
 #include <cmath>
 
 #include "device/cpu/reference/number.h"
@@ -11,9 +12,9 @@ using device::RopeLength;
 using device::View;
 
 void rope(const device::Rope& op, Views in, Views out, const device::StepView* step) {
-  const View& x = in[0];          // [T, H, D]
+  const View& x = in[0];  // [T, H, D]
   const View& positions = in[1];  // [T]
-  const View& y = out[0];         // [T, H, D]
+  const View& y = out[0];  // [T, H, D]
   const int half = op.rotary_dim / 2;
   for (std::int64_t t = 0; t < x.shape[0]; ++t) {
     const auto position = static_cast<float>(load_integer(positions.data, positions.dtype, t * positions.stride[0]));

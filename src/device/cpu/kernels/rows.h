@@ -1,0 +1,66 @@
+#pragma once
+// Walking rows: offsets of a RowLayout, loops over a row in whole vectors and a tail, weights of any dtype, sharing
+// rows among threads.
+
+#include "core/threads.h"
+#include "device/cpu/kernels/kernels.h"
+#include "device/cpu/kernels/simd.h"
+
+namespace fastllm::cpu::FASTLLM_ISA_NS {
+
+static inline std::int64_t row_offset(const RowLayout& rows, int view, std::int64_t row) {
+  return row / rows.inner * rows.outer_stride[view] + row % rows.inner * rows.inner_stride[view];
+}
+
+// Calls f(i, lanes) for i = 0, kLanes, 2 kLanes ... below n: `lanes` is Whole{} for full vectors and a Part{count} for
+// the tail, to be handed on to read() and write() below.
+struct Whole {};
+struct Part {
+  int count;
+};
+template <class F>
+static inline void for_lanes(std::int64_t n, F&& f) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) f(i, Whole{});
+  if (i < n) f(i, Part{static_cast<int>(n - i)});
+}
+template <class T>
+static inline Vec read(const T* p, Whole) {
+  return load(p);
+}
+template <class T>
+static inline Vec read(const T* p, Part part) {
+  return load_n(p, part.count);
+}
+template <class T>
+static inline void write(T* p, Vec v, Whole) {
+  store(p, v);
+}
+template <class T>
+static inline void write(T* p, Vec v, Part part) {
+  store_n(p, v, part.count);
+}
+
+// Calls f with the data as float, Half16 or Brain16 pointer.
+template <class F>
+static inline void with_type(const void* data, core::DType dtype, F&& f) {
+  switch (dtype) {
+    case core::DType::f16:
+      return f(static_cast<const Half16*>(data));
+    case core::DType::bf16:
+      return f(static_cast<const Brain16*>(data));
+    default:
+      return f(static_cast<const float*>(data));
+  }
+}
+
+// Shares rows among threads in chunks of about 16384 elements; `cost` scales that down for slow elements.
+template <class F>
+static inline void share_rows(core::ThreadPool& pool, std::int64_t rows, std::int64_t elements_per_row,
+                              std::int64_t cost, F&& f) {
+  const std::int64_t per_row = elements_per_row * cost > 0 ? elements_per_row * cost : 1;
+  const std::int64_t grain = 16384 / per_row > 0 ? 16384 / per_row : 1;
+  pool.parallel_for(rows, grain, f);
+}
+
+}  // namespace fastllm::cpu::FASTLLM_ISA_NS
