@@ -28,7 +28,7 @@ std::unique_ptr<EngineHandle> make_engine(const py::object& program, const Vocab
   std::shared_ptr<engine::Engine> made;
   {
     const py::gil_scoped_release release;
-    made = std::make_shared<engine::Engine>(model, vocab.vocab, config);
+    made = engine::Engine::make(model, vocab.vocab, config);
   }
   return std::make_unique<EngineHandle>(std::move(made), program);
 }
@@ -100,10 +100,6 @@ void translate(std::exception_ptr pointer) {
 }  // namespace
 
 EngineHandle::~EngineHandle() {
-  if (engine_->forked()) {  // its locks may be held by threads that are gone
-    new std::shared_ptr<engine::Engine>(std::move(engine_));
-    return;
-  }
   const py::gil_scoped_release release;
   engine_->close(/*drain=*/false, -1.0);
   engine_.reset();

@@ -113,9 +113,8 @@ py::array_t<float> logits(RequestHandle& self) {
 }  // namespace
 
 RequestHandle::~RequestHandle() {
-  if (engine_->forked()) {  // its locks may be held by threads that are gone
+  if (engine_->forked()) {  // a thread that is gone may wait on it: its condition variable could not be destroyed
     new std::shared_ptr<engine::Request>(std::move(request_));
-    new std::shared_ptr<engine::Engine>(std::move(engine_));
     return;
   }
   engine_->abandon(request_);

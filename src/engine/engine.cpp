@@ -108,13 +108,13 @@ Engine::Engine(std::shared_ptr<StepModel> model, std::shared_ptr<const Vocab> vo
   thread_ = std::make_unique<std::thread>([this] { loop(); });
 }
 
-Engine::~Engine() {
-  if (!forked()) {
-    close(/*drain=*/false, -1.0);
-    return;
-  }
-  // The step thread does not exist here, and locks it held are held for ever: leave everything where it is.
-  static_cast<void>(thread_.release());
+Engine::~Engine() { close(/*drain=*/false, -1.0); }
+
+std::shared_ptr<Engine> Engine::make(std::shared_ptr<StepModel> model, std::shared_ptr<const Vocab> vocab,
+                                     const EngineConfig& config) {
+  return {new Engine(std::move(model), std::move(vocab), config), [](Engine* engine) {
+            if (!engine->forked()) delete engine;
+          }};
 }
 
 bool Engine::forked() const { return fork_counter().load() != fork_generation_; }
@@ -456,8 +456,7 @@ bool Engine::run_step() {
     accept_token(active, std::span<const float>(logits).subspan((row - 1) * vocab, vocab));
     ++written;
   }
-  flush();
-
+  // Counted before the news goes out: who reads a token finds its step in stats().
   const auto stop = Clock::now();
   step_ms_.add(seconds_between(start, stop) * 1e3);
   ++counters_.steps;
@@ -465,7 +464,10 @@ bool Engine::run_step() {
   {
     const std::lock_guard lock(mutex_);
     rate_.add(stop, written);
+    snapshot_.steps = counters_.steps;
+    snapshot_.generated_tokens = counters_.generated_tokens;
   }
+  flush();
   return true;
 }
 

@@ -67,8 +67,10 @@ void after_fork_in_child();
 
 class Engine {
  public:
-  Engine(std::shared_ptr<StepModel> model, std::shared_ptr<const Vocab> vocab, const EngineConfig& config);
-  ~Engine();  // close(hard)
+  // The only way to make one: its last owner closes it (hard). In a forked child it is left where it is instead, because its locks may be
+  // held by threads that are gone.
+  static std::shared_ptr<Engine> make(std::shared_ptr<StepModel> model, std::shared_ptr<const Vocab> vocab,
+                                      const EngineConfig& config);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
@@ -95,6 +97,8 @@ class Engine {
   int token_limit() const { return token_limit_; }  // prompt and output of one request
 
  private:
+  Engine(std::shared_ptr<StepModel> model, std::shared_ptr<const Vocab> vocab, const EngineConfig& config);
+  ~Engine();
   enum class Closing : std::uint8_t { no, drain, hard };
   struct Active;
 
