@@ -30,8 +30,12 @@ __all__ = ["MAX_CHARS", "MAX_SECONDS", "Refused", "compile_template", "limits"]
 
 #: Characters that one render may put out, and that any one value may have.
 MAX_CHARS = 20_000_000
-#: Items that a repetition or a padding may ask for.
+#: Items that a list may have, nested ones included, or that a repetition or a padding may ask for.
 MAX_COUNT = 1_000_000
+#: Bits of an integer.
+MAX_BITS = 10_000
+#: Characters that all operations of one render may make together.
+MAX_WORK = 400_000_000
 #: Seconds that one render may take.
 MAX_SECONDS = 10.0
 
@@ -51,6 +55,7 @@ class _Budget:
     deadline: float
     seconds: float
     chars: int = MAX_CHARS
+    work: float = MAX_WORK
 
 
 _budget: ContextVar[_Budget | None] = ContextVar("fastllm_template_budget", default=None)
@@ -80,6 +85,12 @@ def concat(*values: Any) -> str:
     return "".join(map(str, values))
 
 
+def bounded(value: Any) -> Any:
+    """A list or dictionary written in the template: nesting must not make it larger than it looks."""
+    _need(_size(value))
+    return value
+
+
 def _emit(value: Any) -> Any:
     """Called with everything a template prints: counts the characters."""
     text = value if isinstance(value, str) else _text(value)
@@ -100,23 +111,38 @@ def _text(value: Any) -> str:
 def _need(chars: float) -> None:
     if chars > MAX_CHARS:
         raise OverLimitError(f"it makes a value of more than {MAX_CHARS} characters")
+    budget = _budget.get()
+    if budget is not None:
+        budget.work -= chars
+        if budget.work < 0:
+            raise OverLimitError(f"its operations make more than {MAX_WORK} characters together")
 
 
 def _count(*values: Any) -> None:
     for value in values:
         if isinstance(value, int) and abs(value) > MAX_COUNT:
             raise OverLimitError(f"it asks for {'that' if value.bit_length() > 64 else value} many characters or items")
+        if isinstance(value, int):
+            _need(abs(value))
+
+
+def _bits(bits: int) -> None:
+    if bits > MAX_BITS:
+        raise OverLimitError(f"it makes a number of more than {MAX_BITS} bits")
 
 
 def _size(value: Any) -> int:
-    """About the characters of str(value), counted no further than the limit."""
+    """About the characters of str(value), counted no further than the limits; more items than allowed are too many."""
     if isinstance(value, (str, bytes)):
         return len(value)
     if isinstance(value, int):
         return 1 + value.bit_length() // 3
-    total, stack = 0, [value]
+    total, items, stack = 0, 0, [value]
     while stack and total <= MAX_CHARS:
         item = stack.pop()
+        items += 1
+        if items > MAX_COUNT:
+            return MAX_CHARS + 1
         if isinstance(item, (str, bytes)):
             total += len(item) + 2
         elif isinstance(item, Mapping):
@@ -135,24 +161,27 @@ def _size(value: Any) -> int:
 
 def _check_multiply(left: Any, right: Any) -> None:
     if isinstance(left, int) and isinstance(right, int):
-        _need(left.bit_length() + right.bit_length())
+        _bits(left.bit_length() + right.bit_length())
         return
     for sequence, times in ((left, right), (right, left)):
         if isinstance(sequence, (str, bytes, list, tuple)) and isinstance(times, int):
             _count(times)
             _need(len(sequence) * times)
             if not isinstance(sequence, (str, bytes)):
+                _count(len(sequence) * times)
                 _need(_size(sequence) * times)
 
 
 def _check_power(left: Any, right: Any) -> None:
     if isinstance(left, int) and isinstance(right, int):
-        _need(left.bit_length() * abs(right))
+        _bits(left.bit_length() * abs(right))
 
 
 def _check_add(left: Any, right: Any) -> None:
-    if isinstance(left, (str, bytes, list, tuple)) and isinstance(right, (str, bytes, list, tuple)):
+    if isinstance(left, (str, bytes)) and isinstance(right, (str, bytes)):
         _need(len(left) + len(right))
+    elif isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
+        _count(len(left) + len(right))
 
 
 def _check_format(template: Any, values: Any) -> None:
@@ -233,6 +262,7 @@ def _guard_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]
         plain = [value for value in args if not isinstance(value, (jinja2.Environment, nodes.EvalContext))]
         plain = [value for value in plain if not isinstance(value, jinja2.runtime.Context)]
         value, rest = (plain[0], plain[1:]) if plain else ("", [])
+        tick()
         _count(*rest, *kwargs.values())
         if name == "join":
             items = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, Mapping)) else value
@@ -291,6 +321,10 @@ class _Dict:
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
 
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
+        """``dict.fromkeys``."""
+        return dict.fromkeys(*args)
+
 
 class _SafeNamespace(Namespace):
     """``namespace`` that stores no name which could shadow Python's own."""
@@ -338,7 +372,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Checks calls of the methods of strings, numbers and containers."""
-        owner = getattr(obj, "__self__", None)
+        tick()
+        owner = getattr(getattr(obj, "__wrapped__", obj), "__self__", None)  # jinja2 wraps str.format
         if isinstance(owner, (str, bytes, int, list, tuple, dict)) or owner in (str, bytes, int):
             _check_method(owner, getattr(obj, "__name__", ""), args, kwargs)
         return super().call(context, obj, *args, **kwargs)
@@ -353,6 +388,13 @@ class _Limiter(NodeTransformer):
         return node
 
     visit_For = visit_Macro = visit_CallBlock = visit_Block = _ticked  # noqa: N815 - jinja2's naming
+
+    def _bounded(self, node: Any) -> Any:
+        self.generic_visit(node)
+        stored = getattr(node, "ctx", "load") != "load"  # the left side of "set a, b = ..."
+        return node if stored else _imported("bounded", [node], node.lineno)
+
+    visit_List = visit_Tuple = visit_Dict = _bounded  # noqa: N815 - jinja2's naming
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - jinja2's naming
         """``a ~ b`` becomes a checked call."""

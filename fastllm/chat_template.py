@@ -323,11 +323,11 @@ def _failure(error: Exception) -> FastLLMError:
         return error
     line = _line_of(error)
     where = "the template" if line is None else f"line {line} of the template"
-    reason = str(error).strip() or type(error).__name__
+    reason = str(error).strip().rstrip(".") or type(error).__name__
     if isinstance(error, Refused):
         hint = "Change the messages: roles, order or tools are not what this model was trained on."
-        return TemplateError(f"[chat] the template refuses this conversation: {reason}", line=line, hint=hint)
-    if isinstance(error, SecurityError):
+        return TemplateError(f"[chat] the template refuses this conversation: {reason}.", line=line, hint=hint)
+    if isinstance(error, (SecurityError, OverflowError)):
         hint = "The template may be hostile: use another one, ChatTemplate(source)."
         return TemplateError(f"[chat] {where} does what templates may not: {reason}.", line=line, hint=hint)
     if isinstance(error, jinja2.TemplateSyntaxError):
