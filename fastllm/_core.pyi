@@ -157,6 +157,14 @@ class Detokenizer:
         """(text, bytes, stopped) released by this token."""
     def finish(self) -> tuple[str, bytes]: ...
 
+def sample_logits(
+    logits: npt.NDArray[np.float32], token_ids: Sequence[int] | npt.NDArray[np.int32], params: dict[str, Any], *,
+    prompt_tokens: int = 0, draws: int = 1,
+) -> dict[str, Any]:
+    """The engine's sampling chain on one row of logits [vocab], for tests and for looking at what a setting does. params as in
+    Engine.submit; draws: how many, with seeds seed, seed + 1 ... Gives ids [draws], and of the last draw logprob, top ((id, logprob)
+    pairs) and logits [vocab]: what was chosen from, -inf where a stage dropped the token."""
+
 class Engine:
     """Scheduler, KV pool and step thread around a Program. Thread-safe."""
 

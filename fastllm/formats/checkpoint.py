@@ -92,6 +92,15 @@ class Checkpoint:
                 return value.removeprefix("torch.")
         return None
 
+    @property
+    def quantization(self) -> str | None:
+        """Method by which the weights are already quantized ("gptq", "awq", "fp8", ...), or None."""
+        for source in (self.config, self.text_config):
+            found = source.get("quantization_config") or source.get("compression_config")
+            if isinstance(found, dict):
+                return str(found.get("quant_method") or found.get("quant_type") or "unknown")
+        return None
+
     def rope(self, layer_type: str | None = None, /, **defaults: float) -> RopeConfig:
         """The rotary parameters of ``text_config``; see ``rope_config``."""
         return rope_config(self.text_config, layer_type, **defaults)

@@ -206,10 +206,10 @@ def rope_config(
 def _check(rope: RopeConfig) -> None:
     """Refuses values that would divide by zero or take the logarithm of nothing."""
     fact = ""
-    if rope.theta <= 1:
-        fact = f"theta is {rope.theta} but must be above 1"
-    elif rope.factor <= 0:
-        fact = f"factor is {rope.factor} but must be positive"
+    if not 1 < rope.theta <= 1e15:
+        fact = f"theta is {rope.theta} but must be above 1 and at most 1e15"
+    elif not 0 < rope.factor <= 1e6:
+        fact = f"factor is {rope.factor} but must be above 0 and at most 1e6"
     elif not 0 < rope.partial_rotary_factor <= 1:
         fact = f"partial_rotary_factor is {rope.partial_rotary_factor} but must be above 0 and at most 1"
     elif rope.type == "llama3" and not 0 < rope.low_freq_factor < rope.high_freq_factor:
