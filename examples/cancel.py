@@ -18,13 +18,13 @@ async def main() -> None:
     print(model.stats())  # nothing runs any more
 
     with anyio.move_on_after(0.05):
-        async for token in model.stream("Once upon a time", max_new_tokens=None, ignore_eos=True):
+        async for _ in model.stream("Once upon a time", max_new_tokens=None, ignore_eos=True):
             pass
     print("a deadline passed")
 
     async with model.stream("Once upon a time", max_new_tokens=None, ignore_eos=True) as stream:
         with anyio.move_on_after(0.05):
-            async for token in stream:
+            async for _ in stream:
                 pass
         print("inside `async with` a deadline only pauses the reading:", repr(stream.text), stream.state)
         async for token in stream:
@@ -33,7 +33,7 @@ async def main() -> None:
 
     stream = model.stream("Once upon a time", max_new_tokens=None, ignore_eos=True)
     threading.Timer(0.05, stream.cancel).start()  # as a Stop button would
-    async for token in stream:
+    async for _ in stream:
         pass
     print("cancelled from a thread:", stream.finish_reason, repr(stream.text))
 
