@@ -160,7 +160,8 @@ SNIPPETS = {
     "generation": "a{% generation %}{{ messages[0].content }}{% endgeneration %}b",
     "set_block": "{% set x %}{{ messages[0].content }}!{% endset %}{{ x | upper }}",
     "filters": "{{ ['b', 'a'] | sort | join(', ') }}{{ ' x ' | trim }}{{ 'a-b' | replace('-', '+') }}"
-    "{{ 'x' | center(5) }}|{{ 'l1\nl2' | indent(2) }}{{ '%s-%d' | format('a', 3) }}{{ [1, 2, 3] | sum }}{{ 'abc' | batch(2) | list }}",
+    "{{ 'x' | center(5) }}|{{ 'l1\nl2' | indent(2) }}{{ '%s-%d' | format('a', 3) }}"
+    "{{ [1, 2, 3] | sum }}{{ 'abc' | batch(2) | list }}",
     "methods": "{{ 'a,b'.split(',') }}{{ 'x'.join(['1', '2']) }}{{ ' y'.strip() }}{{ 'ab'.startswith('a') }}"
     "{{ '{} {:>4}'.format(1, 'z') }}{{ 'aXb'.replace('X', '_') }}{{ {'a': 1}.items() | list }}",
     "operators": "{{ 1 + 2 * 3 ** 2 % 5 // 1 }}{{ 'a' + 'b' }}{{ 'a' * 3 }}"

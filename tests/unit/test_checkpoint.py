@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastllm import hub
 from fastllm.errors import CorruptFile, FastLLMError, LoadError, MissingTensor, UnsupportedFormat
@@ -137,6 +139,14 @@ def test_text_config_is_laid_over_the_top(folder: Path) -> None:
     assert checkpoint.text_config["hidden_size"] == 64 and checkpoint.text_config["vocab_size"] == 8
     assert "text_config" not in checkpoint.text_config
     assert checkpoint.rope().theta == 5e5
+
+
+def test_quantization_is_reported(folder: Path) -> None:
+    assert open_checkpoint(folder).quantization is None
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "quantization_config": {"quant_method": "gptq"}}))
+    assert open_checkpoint(folder).quantization == "gptq"
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "text_config": {"quantization_config": {}}}))
+    assert open_checkpoint(folder).quantization is None
 
 
 def test_architecture_falls_back_to_the_model_type(folder: Path) -> None:
@@ -325,6 +335,41 @@ def test_rope_defaults_are_the_architectures() -> None:
 def test_rope_faults(config: dict[str, Any], words: str) -> None:
     with pytest.raises(LoadError, match=words):
         rope_config(config, "sliding_attention" if "has no" in words else None)
+
+
+_numbers = st.none() | st.booleans() | st.integers(-5, 10**12) | st.floats() | st.text(max_size=3)
+_scalings = st.fixed_dictionaries(
+    {},
+    optional={
+        "rope_type": st.sampled_from(["default", "linear", "dynamic", "llama3", "yarn", "longrope", "su", "x"]),
+        "factor": _numbers | st.floats(1, 64),
+        "rope_theta": _numbers | st.floats(2, 1e6),
+        "original_max_position_embeddings": _numbers | st.integers(2, 4096),
+        "low_freq_factor": _numbers,
+        "high_freq_factor": _numbers,
+        "beta_fast": _numbers,
+        "beta_slow": _numbers,
+        "attention_factor": _numbers,
+        "mscale": _numbers,
+        "mscale_all_dim": _numbers,
+        "short_factor": st.lists(st.floats() | st.floats(0.5, 9), min_size=8, max_size=8) | _numbers,
+        "long_factor": st.lists(st.floats(0.5, 9), min_size=8, max_size=8),
+        "partial_rotary_factor": _numbers,
+    },
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(scaling=_scalings | _numbers, outer=_scalings, length=st.none() | st.integers(0, 10**6))
+def test_any_rope_is_read_or_refused(scaling: Any, outer: dict[str, Any], length: int | None) -> None:
+    config = {**outer, "rope_scaling": scaling, "max_position_embeddings": outer.get("beta_fast")}
+    try:
+        rope = rope_config(config)
+        frequencies = rope.inverse_frequencies(16, length=length)
+    except FastLLMError:
+        return
+    assert len(frequencies) == (rope.rotary_dim(16) + 1) // 2
+    assert np.isfinite(frequencies).all() and np.isfinite(rope.attention_factor)
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------

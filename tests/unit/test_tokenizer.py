@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_cases import CHAT_TEXTS, TRICKY, Shared, copy, random_texts, same_bytes, token
 
+import fastllm.tokenizer
 from fastllm import Tokenizer
 from fastllm._tokenizer_bytes import BYTE_TO_CHAR, byte_level_piece
 from fastllm._tokenizer_tiktoken import CL100K
@@ -177,6 +178,59 @@ def test_qwen_vocab_and_merges_equal_transformers(shared: Shared, tmp_path: Path
     assert ours.piece_to_id("<|im_end|>") == 50258
     for text in [*TRICKY, *random_texts(300)]:
         assert ours.encode(text, add_special=False) == theirs(text, add_special_tokens=False).input_ids
+
+
+def test_llama2_like_tokenizer_json(shared: Shared, tmp_path: Path) -> None:
+    """BPE with byte fallback, Metaspace and a chain of decoders, as transformers saves a Llama tokenizer."""
+    theirs = reference_tokenizer(shared("models/stories260K/hf"))
+    theirs.save_pretrained(str(tmp_path))
+    assert not (tmp_path / "tokenizer.model").exists()
+    ours = Tokenizer.load(tmp_path)
+    data, special = ours.token_table()
+    assert (data, special) == Tokenizer.load(shared("models/stories260K/hf")).token_table()
+    assert ours.strip_leading_space and ours.add_bos
+    for text in [*TRICKY, *random_texts(200)]:
+        ids = ours.encode(text)
+        assert ids == theirs(text).input_ids
+        assert ours.decode(ids) == theirs.decode(ids)
+        assert ours.decode(ids[1:]) == theirs.decode(ids[1:])
+
+
+def test_unigram_tokenizer_json(tmp_path: Path) -> None:
+    """Metaspace in front and behind, as T5 and XLM-R have it."""
+    from tokenizers import Tokenizer as Library
+    from tokenizers import decoders, models, pre_tokenizers
+
+    pieces = [("<unk>", 0.0), ("▁", -3.0), ("▁he", -2.0), ("llo", -2.5), ("▁wor", -2.6), ("ld", -2.7), ("é", -4.0)]
+    library = Library(models.Unigram(pieces, 0))
+    library.pre_tokenizer = pre_tokenizers.Metaspace()
+    library.decoder = decoders.Metaspace()
+    library.save(str(tmp_path / "tokenizer.json"))
+    ours = Tokenizer.load(tmp_path / "tokenizer.json")
+    for text in ("hello world", "world hello é", "hello"):
+        ids = ours.encode(text)
+        assert ids == library.encode(text).ids and 0 not in ids
+        assert ours.decode(ids) == library.decode(ids) == text
+
+
+def test_the_demo_model(shared: Shared) -> None:
+    packaged = Path(fastllm.tokenizer.__file__).parent / "demo" / "tokenizer.json"
+    if not packaged.is_file():
+        pytest.skip("the demo model is not there")
+    from tokenizers import Tokenizer as Library
+
+    ours, library = Tokenizer.load("demo"), Library.from_file(str(packaged))
+    for text in [*TRICKY, (shared("text/tinystories_sample.txt")).read_text()]:
+        ids = ours.encode(text, add_special=False)
+        assert ids == library.encode(text, add_special_tokens=False).ids
+        assert ours.decode(ids) == text
+    assert ours.eos_ids and ours.chat_template is not None
+    rendered = ours.chat_template.render("Hello!")
+    theirs = reference_tokenizer(packaged.parent)
+    messages = [{"role": "user", "content": "Hello!"}]
+    assert rendered == theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    expected = theirs.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=False)
+    assert ours.encode(rendered, add_special=False) == expected
 
 
 def test_sentencepiece_directory_equals_transformers(shared: Shared, tmp_path: Path) -> None:
