@@ -1,7 +1,7 @@
 """Scores the demo model on held-out items, with any engine.
 
-``python -m demo_model.evaluate --engine fastllm`` (or ``transformers``) prints one line per skill. The items are the same
-on every run, and none of them is in the training text.
+``python -m demo_model.evaluate --engine fastllm`` (or ``transformers``) prints one line per skill. The items are the
+same on every run, and none of them is in the training text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,19 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal, cast
 
-from demo_model.corpus import arithmetic, calendar_facts, chats, chinese, common, json_objects, lists, stories, system_prompts, tools, unknown
+from demo_model.corpus import (
+    arithmetic,
+    calendar_facts,
+    chats,
+    chinese,
+    common,
+    json_objects,
+    lists,
+    stories,
+    system_prompts,
+    tools,
+    unknown,
+)
 from demo_model.corpus.base import Chat, Check, Message, Turn, chat_of
 
 Generate = Callable[[list[str], int], list[str]]
@@ -23,7 +35,15 @@ Item = tuple[str, Check]  # the prompt as the engine gets it, special tokens spe
 
 TARGETS = {"story_questions": 95.0, "sums": 95.0, "lists": 95.0, "json_valid": 99.0, "tools": 98.0}
 DEMO = Path(__file__).resolve().parent.parent / "fastllm" / "demo"
-_LENGTHS = {"story_telling": 256, "chinese": 220, "common": 120, "talk": 120, "unknown": 80, "json": 120, "system_prompts": 140}
+_LENGTHS = {
+    "story_telling": 256,
+    "chinese": 220,
+    "common": 120,
+    "talk": 120,
+    "unknown": 80,
+    "json": 120,
+    "system_prompts": 140,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +212,9 @@ def transformers_generate(path: Path, *, device: str = "cpu", batch: int = 64, t
     from transformers import AutoModelForCausalLM
 
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).to(device).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
 
+    model.to(device).eval()
     sampling: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
         sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.95, "top_k": 0}
@@ -206,10 +227,17 @@ def transformers_generate(path: Path, *, device: str = "cpu", batch: int = 64, t
             chosen = order[at : at + batch]
             width = max(len(encoded[i]) for i in chosen)
             ids = torch.tensor([[0] * (width - len(encoded[i])) + encoded[i] for i in chosen], device=device)
-            mask = torch.tensor([[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in chosen], device=device)
+            mask = torch.tensor(
+                [[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in chosen], device=device
+            )
             with torch.inference_mode():
                 made = model.generate(
-                    ids, attention_mask=mask, max_new_tokens=max_new_tokens, eos_token_id=[2, 0], pad_token_id=0, **sampling
+                    ids,
+                    attention_mask=mask,
+                    max_new_tokens=max_new_tokens,
+                    eos_token_id=[2, 0],
+                    pad_token_id=0,
+                    **sampling,
                 )
             for i, row in zip(chosen, made[:, width:].tolist(), strict=True):
                 ends = [row.index(end) for end in (0, 2) if end in row]

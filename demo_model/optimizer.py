@@ -6,13 +6,15 @@ orthogonalization of the update by five steps of a quintic Newton-Schulz iterati
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 
 def _orthogonal(update: Tensor) -> Tensor:  # [layers, out, in]
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = update.bfloat16()
+    x: Tensor = update.bfloat16()
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.mT
@@ -26,12 +28,14 @@ def _orthogonal(update: Tensor) -> Tensor:  # [layers, out, in]
 class Muon:
     """Momentum with orthogonalized updates on parameters [layers, out, in]."""
 
-    def __init__(self, parameters: list[Tensor], *, momentum: float = 0.95, decay: float = 0.01, compiled: bool = True) -> None:
+    def __init__(
+        self, parameters: list[Tensor], *, momentum: float = 0.95, decay: float = 0.01, compiled: bool = True
+    ) -> None:
         self._parameters = parameters
         self._buffers = [torch.zeros_like(p) for p in parameters]
         self._momentum = momentum
         self._decay = decay
-        self._orthogonal = torch.compile(_orthogonal) if compiled else _orthogonal
+        self._orthogonal: Callable[[Tensor], Tensor] = torch.compile(_orthogonal) if compiled else _orthogonal
 
     @torch.no_grad()
     def step(self, rate: float) -> None:

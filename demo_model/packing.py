@@ -116,7 +116,9 @@ class Workers:
         self._queue: Any = context.Queue(maxsize=4 * count)
         self._stop = context.Event()
         self._processes = [
-            context.Process(target=_work, args=(str(tokenizer_path), seed + i, rows, self._queue, self._stop), daemon=True)
+            context.Process(
+                target=_work, args=(str(tokenizer_path), seed + i, rows, self._queue, self._stop), daemon=True
+            )
             for i in range(count)
         ]
         for process in self._processes:

@@ -26,7 +26,9 @@ def chat_template() -> str:
     return (
         "{%- set first = 1 if messages and messages[0].role == 'system' else 0 %}"
         "{%- if tools %}"
-        "{{- '<|im_start|>system\\n' + (messages[0].content + '\\n\\n' if first and messages[0].content else '') + " + head + " }}"
+        "{{- '<|im_start|>system\\n' + (messages[0].content + '\\n\\n' if first and messages[0].content else '') + "
+        + head
+        + " }}"
         "{%- for tool in tools %}{{- '\\n' + (tool | tojson) }}{%- endfor %}"
         "{{- " + tail + " + '<|im_end|>\\n' }}"
         "{%- elif first %}{{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}{%- endif %}"
@@ -39,7 +41,7 @@ def chat_template() -> str:
         "{{- '<|im_start|>assistant\\n' + (message.content + '\\n' if message.content else '') }}"
         "{%- for tool_call in message.tool_calls %}"
         "{%- set call = tool_call.function if tool_call.function else tool_call %}"
-        "{{- '<tool_call>\\n{\"name\": \"' + call.name + '\", \"arguments\": ' }}"
+        '{{- \'<tool_call>\\n{"name": "\' + call.name + \'", "arguments": \' }}'
         "{{- call.arguments if call.arguments is string else call.arguments | tojson }}"
         "{{- '}\\n</tool_call>' + ('' if loop.last else '\\n') }}"
         "{%- endfor %}{{- '<|im_end|>\\n' }}"
@@ -89,7 +91,9 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     written = json.loads(tokenizer.to_str())
     for added in written["added_tokens"]:
         added["special"] = added["content"] not in TOOL_TAGS  # tool calls stay visible when special tokens are skipped
-    (folder / "tokenizer.json").write_text(json.dumps(written, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+    (folder / "tokenizer.json").write_text(
+        json.dumps(written, ensure_ascii=False, separators=(",", ":")), encoding="utf-8"
+    )
     template = chat_template()
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -101,7 +105,9 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "model_max_length": 1024,
         "chat_template": template,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 

@@ -72,7 +72,9 @@ def dense_attention(owners: Tensor) -> Attention:
 
 def _loss(logits: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
     target_weights = weights[:, 1:].reshape(-1)
-    losses = functional.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]).float(), ids[:, 1:].reshape(-1), reduction="none")
+    losses = functional.cross_entropy(
+        logits[:, :-1].reshape(-1, logits.shape[-1]).float(), ids[:, 1:].reshape(-1), reduction="none"
+    )
     return (losses * target_weights).sum() / target_weights.sum()
 
 
@@ -85,8 +87,8 @@ def flex_step(network: Network) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     @torch.compile
     def compute(ids: Tensor, weights: Tensor, mask: BlockMask) -> Tensor:
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            out = flex_attention(q, k, v, block_mask=mask, enable_gqa=True)
-            return out if isinstance(out, Tensor) else out[0]
+            mixed: Tensor = flex_attention(q, k, v, block_mask=mask, enable_gqa=True)
+            return mixed
 
         with torch.autocast("cuda", torch.bfloat16):
             logits = network(ids, attend)
@@ -114,7 +116,9 @@ def dense_step(network: Network) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     return step
 
 
-def _choose_step(network: Network, pool: Pool, batch: int, generator: torch.Generator) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _choose_step(
+    network: Network, pool: Pool, batch: int, generator: torch.Generator
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     if not pool.tokens.is_cuda:
         return dense_step(network)
     try:
@@ -165,21 +169,29 @@ def train(args: argparse.Namespace) -> None:
         running += loss.detach()
         with torch.no_grad():
             keep = min(0.998, 1 - 1 / (count + 1))
-            torch._foreach_lerp_(list(average.values()), list(parameters.values()), 1 - keep)  # type: ignore[call-overload]
+            torch._foreach_lerp_(list(average.values()), list(parameters.values()), 1 - keep)
         if spent - shown > 10 or count == 1:
-            print(f"{spent:6.0f} s  step {count}  loss {running.item() / since:.4f}  rate {rate:.3f}  "
-                  f"{count * args.batch * ROW / max(spent, 1e-9) / 1e6:.2f} Mtok/s used, {pool.made * ROW / max(spent, 1e-9) / 1e6:.2f} made",
-                  flush=True)  # fmt: skip
+            used, made = (rows * ROW / max(spent, 1e-9) / 1e6 for rows in (count * args.batch, pool.made))
+            print(
+                f"{spent:6.0f} s  step {count}  loss {running.item() / since:.4f}  rate {rate:.3f}  "
+                f"{used:.2f} Mtok/s used, {made:.2f} made",
+                flush=True,
+            )
             shown, since = spent, 0
             running.zero_()
     workers.close()
-    print(f"{count} steps, {count * args.batch * ROW / 1e6:.0f} M tokens seen, {pool.made * ROW / 1e6:.0f} M made", flush=True)
+    print(
+        f"{count} steps, {count * args.batch * ROW / 1e6:.0f} M tokens seen, {pool.made * ROW / 1e6:.0f} M made",
+        flush=True,
+    )
     save_model(average, shape, args.out)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         if args.tokenizer.resolve() != args.out.resolve():
             shutil.copyfile(args.tokenizer / name, args.out / name)
     torch.save({name: tensor.cpu() for name, tensor in average.items()}, args.out.with_suffix(".pt"))
-    args.out.with_suffix(".json").write_text(json.dumps({"steps": count, "tokens": count * args.batch * ROW, "minutes": args.minutes}))
+    args.out.with_suffix(".json").write_text(
+        json.dumps({"steps": count, "tokens": count * args.batch * ROW, "minutes": args.minutes})
+    )
 
 
 def main() -> None:
@@ -193,7 +205,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--muon-rate", type=float, default=0.02)
     parser.add_argument("--adam-rate", type=float, default=3e-3)
-    parser.add_argument("--fall", type=float, default=0.6, help="the last part of the time in which the rate falls to zero")
+    parser.add_argument(
+        "--fall", type=float, default=0.6, help="the last part of the time in which the rate falls to zero"
+    )
     parser.add_argument("--pool-rows", type=int, default=1_500_000)
     parser.add_argument("--resume", type=Path)
     train(parser.parse_args())

@@ -10,17 +10,20 @@ from demo_model.corpus.base import Check, Document, Split, Turn, messy, number_w
 TOO_BIG = "That one is too big for me. I only know sums and differences of numbers up to 99."
 
 _PLUS = (
-    "What is {a} + {b}?", "What is {a}+{b}?", "What is {a} plus {b}?", "{a} + {b}", "{a}+{b}", "{a} + {b} =", "{a}+{b}=",
+    "What is {a} + {b}?", "What is {a}+{b}?", "What is {a} plus {b}?", "{a} + {b}", "{a}+{b}", "{a} + {b} =",
+    "{a}+{b}=",
     "{a} plus {b}", "Add {a} and {b}.", "Calculate {a} + {b}.", "How much is {a} + {b}?", "How much is {a} plus {b}?",
     "What's {a} + {b}?", "whats {a}+{b}", "What is the sum of {a} and {b}?", "Sum of {a} and {b}", "Compute {a}+{b}",
     "{a} + {b} = ?", "Can you add {a} and {b}?", "What do you get if you add {a} and {b}?", "{a} and {b} is",
     "What does {a} + {b} make?", "Solve {a} + {b}", "Add {b} to {a}.", "how many is {a} plus {b}", "calc {a}+{b}",
 )  # fmt: skip
 _MINUS = (
-    "What is {a} - {b}?", "What is {a}-{b}?", "What is {a} minus {b}?", "{a} - {b}", "{a}-{b}", "{a} - {b} =", "{a}-{b}=",
+    "What is {a} - {b}?", "What is {a}-{b}?", "What is {a} minus {b}?", "{a} - {b}", "{a}-{b}", "{a} - {b} =",
+    "{a}-{b}=",
     "{a} minus {b}", "Subtract {b} from {a}.", "Calculate {a} - {b}.", "How much is {a} - {b}?", "{a} take away {b}",
     "What's {a} - {b}?", "whats {a}-{b}", "What is the difference of {a} and {b}?", "Compute {a}-{b}",
-    "{a} - {b} = ?", "Take {b} away from {a}.", "What is {a} less {b}?", "How much is {a} minus {b}?", "Solve {a} - {b}",
+    "{a} - {b} = ?", "Take {b} away from {a}.", "What is {a} less {b}?", "How much is {a} minus {b}?",
+    "Solve {a} - {b}",
     "What is left if you take {b} from {a}?", "calc {a}-{b}",
 )  # fmt: skip
 _STORIES_PLUS = (
@@ -92,7 +95,8 @@ def _word_problem(rng: Random, sign: str, a: int, b: int) -> Turn:
 def times_turn(rng: Random) -> Turn:
     """A product of the small table."""
     a, b = rng.randint(0, 12), rng.randint(0, 12)
-    form = rng.choice(("What is {a} times {b}?", "{a} x {b}", "{a} * {b}", "{a}*{b}", "What is {a} * {b}?", "Multiply {a} by {b}.",
+    form = rng.choice(("What is {a} times {b}?", "{a} x {b}", "{a} * {b}", "{a}*{b}", "What is {a} * {b}?",
+        "Multiply {a} by {b}.",
                        "{a} times {b}", "{a} * {b} =", "What is {a} x {b}?"))  # fmt: skip
     answer = f"{a} x {b} = {a * b}"
     return Turn("times", f"{a}x{b}", messy(rng, form.format(a=a, b=b), typos=False), answer, Check(equals=(answer,)))
@@ -104,24 +108,34 @@ def chain_turn(rng: Random) -> Turn:
         a, b, c = (rng.randint(0, rng.choice((9, 20, 40))) for _ in range(3))
         if a + b < 100 and pair_split("+", a, b) == pair_split("+", a + b, c) == "train":
             break
-    form = rng.choice(("What is {a} + {b} + {c}?", "{a}+{b}+{c}", "{a} + {b} + {c}", "{a} + {b} + {c} =", "What is {a}+{b}+{c}?", "Add {a}, {b} and {c}.",
-                       "{a} plus {b} plus {c}", "What is the sum of {a}, {b} and {c}?", "How much is {a} + {b} + {c}?"))  # fmt: skip
+    form = rng.choice(("What is {a} + {b} + {c}?", "{a}+{b}+{c}", "{a} + {b} + {c}", "{a} + {b} + {c} =",
+        "What is {a}+{b}+{c}?", "Add {a}, {b} and {c}.",
+                       "{a} plus {b} plus {c}", "What is the sum of {a}, {b} and {c}?",
+                       "How much is {a} + {b} + {c}?"))  # fmt: skip
     answer = f"{a} + {b} + {c} = {a + b} + {c} = {a + b + c}"
-    return Turn("sums", f"{a}+{b}+{c}", messy(rng, form.format(a=a, b=b, c=c), typos=False), answer, Check(equals=(answer,)))
+    return Turn(
+        "sums", f"{a}+{b}+{c}", messy(rng, form.format(a=a, b=b, c=c), typos=False), answer, Check(equals=(answer,))
+    )
 
 
 def compare_turn(rng: Random) -> Turn:
     """Which of two numbers is larger."""
     a, b = rng.sample(range(100), 2)
-    word, truth = rng.choice((("larger", a > b), ("bigger", a > b), ("greater", a > b), ("smaller", a < b), ("less", a < b)))
-    form, other = rng.choice((("Is {a} {w} than {b}?", ""), ("Is {a} {w} than {b}?", ""), ("Which is {w}, {a} or {b}?", "which")))
+    word, truth = rng.choice(
+        (("larger", a > b), ("bigger", a > b), ("greater", a > b), ("smaller", a < b), ("less", a < b))
+    )
+    form, other = rng.choice(
+        (("Is {a} {w} than {b}?", ""), ("Is {a} {w} than {b}?", ""), ("Which is {w}, {a} or {b}?", "which"))
+    )
     winner = (max if word in ("larger", "bigger", "greater") else min)(a, b)
     loser = a + b - winner
     if other:
         answer = f"{winner} is {word} than {loser}."
     else:
         answer = f"{'Yes' if truth else 'No'}, {winner} is {word} than {loser}."
-    return Turn("compare", f"{a},{b}", messy(rng, form.format(a=a, b=b, w=word), typos=False), answer, Check(equals=(answer,)))
+    return Turn(
+        "compare", f"{a},{b}", messy(rng, form.format(a=a, b=b, w=word), typos=False), answer, Check(equals=(answer,))
+    )
 
 
 def too_big_turn(rng: Random) -> Turn:
@@ -132,7 +146,13 @@ def too_big_turn(rng: Random) -> Turn:
         a, b = b, a
     form = rng.choice(("What is {a} {s} {b}?", "{a}{s}{b}", "{a} {s} {b} =", "{a} {s} {b}", "How much is {a} {s} {b}?"))
     sign = rng.choice(("+", "-", "+", "-", "*", "/", "plus", "minus", "times"))
-    return Turn("unknown", f"{a}{sign}{b}", messy(rng, form.format(a=a, b=b, s=sign), typos=False), TOO_BIG, Check(equals=(TOO_BIG,)))
+    return Turn(
+        "unknown",
+        f"{a}{sign}{b}",
+        messy(rng, form.format(a=a, b=b, s=sign), typos=False),
+        TOO_BIG,
+        Check(equals=(TOO_BIG,)),
+    )
 
 
 _RAW = ("{q}", "{q}", "{q}\n", "Q: {q}\nA:", "Question: {q}\nAnswer:")

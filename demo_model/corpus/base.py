@@ -80,9 +80,7 @@ class Check:
                     return False
             except ValueError:
                 return False
-        if self.tool_call is not None and parse_tool_call(text) != dict(self.tool_call):
-            return False
-        return True
+        return self.tool_call is None or parse_tool_call(text) == dict(self.tool_call)
 
 
 def parse_tool_call(text: str) -> dict[str, Any] | None:
@@ -224,6 +222,18 @@ def vary(rng: Random, template: str) -> str:
     return _ALTERNATIVES.sub(lambda match: rng.choice(match[1].split("|")), template)
 
 
+def vary_line(rng: Random, templates: str) -> str:
+    """Chooses among templates split by ``|`` outside brackets, then among the bracketed alternatives."""
+    depth, start, lines = 0, 0, []
+    for at, char in enumerate(templates):
+        depth += (char == "[") - (char == "]")
+        if char == "|" and depth == 0:
+            lines.append(templates[start:at])
+            start = at + 1
+    lines.append(templates[start:])
+    return vary(rng, rng.choice(lines))
+
+
 def article(noun: str) -> str:
     """The noun with "a" or "an" before it."""
     return f"an {noun}" if noun[0] in "aeiou" and not noun.startswith("uni") else f"a {noun}"
@@ -243,7 +253,7 @@ def capital(text: str) -> str:
 
 
 def join_words(items: Sequence[str], *, last: str = "and") -> str:
-    """"a, b and c"."""
+    """The items with commas between them, and ``last`` before the last one."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"
 
 

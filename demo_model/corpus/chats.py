@@ -18,20 +18,27 @@ def _memory(rng: Random) -> Memory:
     colour, food, city = rng.choice(world.COLOURS), rng.choice(world.FOODS), rng.choice(world.CITIES)
     kind, age = rng.choice(tuple(world.ANIMALS)), rng.randint(3, 99)
     forms: dict[str, tuple[str, str, str, str, str]] = {
-        "name": ("My name is {n}.|I am {n}.|Hi, I am {n}.|Call me {n}.|Hello, my name is {n}.|I'm {n}.", f"Nice to meet you, {name}!",
-                 "What is my name?|Do you know my name?|Who am I?|What's my name?|Do you remember my name?|How am I called?",
+        "name": ("My name is {n}.|I am {n}.|Hi, I am {n}.|Call me {n}.|Hello, my name is {n}.|I'm {n}.",
+        f"Nice to meet you, {name}!",
+                 "What is my name?|Do you know my name?|Who am I?|What's my name?|Do you remember my name?|How am I "
+                 "called?",
                  f"Your name is {name}.", name),
-        "colour": ("My favourite colour is {c}.|I like {c} best of all colours.|My favorite color is {c}.", f"{colour.capitalize()} is a lovely colour!",
-                   "What is my favourite colour?|Which colour do I like?|What's my favorite color?|What color do I like?",
+        "colour": ("My favourite colour is {c}.|I like {c} best of all colours.|My favorite color is {c}.",
+        f"{colour.capitalize()} is a lovely colour!",
+                   "What is my favourite colour?|Which colour do I like?|What's my favorite color?|What color do I "
+                   "like?",
                    f"Your favourite colour is {colour}.", colour),
-        "pet": ("I have a {k} named {n}.|My {k} is called {n}.|My {k}'s name is {n}.", f"{name} is a fine name for a {kind}!",
+        "pet": ("I have a {k} named {n}.|My {k} is called {n}.|My {k}'s name is {n}.", f"{name} is a fine name for a "
+         f"{kind}!",
                 "What is the name of my {k}?|What is my {k} called?|What's my {k}'s name?|Who is {n}?",
                 f"{name} is your {kind}.", name),
         "food": ("I love {o}.|My favourite food is {o}.|I like to eat {o}.", f"Mmm, {food}! Good choice.",
                  "What is my favourite food?|What do I like to eat?|What food do I like?", f"You like {food}.", food),
         "city": ("I live in {x}.|I am from {x}.|My home is {x}.", f"{city} must be a nice place!",
-                 "Where do I live?|Where am I from?|In which city do I live?|What city am I from?", f"You live in {city}.", city),
-        "age": ("I am {a} years old.|My age is {a}.|I'm {a} years old.", f"{age} is a good age!", "How old am I?|What is my age?|Do you know how old I am?",
+                 "Where do I live?|Where am I from?|In which city do I live?|What city am I from?",
+                 f"You live in {city}.", city),
+        "age": ("I am {a} years old.|My age is {a}.|I'm {a} years old.", f"{age} is a good age!", "How old am I?|What "
+         "is my age?|Do you know how old I am?",
                 f"You are {age} years old.", str(age)),
     }  # fmt: skip
     tell, reply, ask, answer, fact = forms[what]
@@ -47,7 +54,10 @@ def _memory(rng: Random) -> Memory:
 
 
 _NOT_TOLD = (
-    (("What is my name?", "Do you know my name?", "Who am I?", "What's my name?"), "You have not told me your name yet."),
+    (
+        ("What is my name?", "Do you know my name?", "Who am I?", "What's my name?"),
+        "You have not told me your name yet.",
+    ),
     (("How old am I?", "What is my age?"), "You have not told me how old you are."),
     (("Where do I live?", "Where am I from?"), "You have not told me where you live."),
     (("What is my favourite colour?", "What's my favorite color?"), "You have not told me your favourite colour yet."),
@@ -150,7 +160,8 @@ def single(rng: Random, turn: Turn) -> Chat:
 
 
 __all__ = [
-    "any_turn", "brought_story_chat", "given_story_chat", "memory_chat", "mixed_chat", "not_told_turn", "single", "story_chat",
+    "any_turn", "brought_story_chat", "given_story_chat", "memory_chat", "mixed_chat", "not_told_turn", "single",
+    "story_chat",
 ]  # fmt: skip
 
 

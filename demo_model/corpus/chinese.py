@@ -29,7 +29,8 @@ ENTRIES: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("彩虹是怎么形成的？", "为什么有彩虹？", "彩虹是什么？", "彩虹怎么来的"), "How does a rainbow form?", "阳光照进雨滴，被分成了红、橙、黄、绿、蓝、靛、紫七种颜色，这就是彩虹。"),
     (("草为什么是绿色的？", "为什么草是绿的？", "叶子为什么是绿色的？"), "Why is the grass green?", "因为草里有叶绿素。它吸收红光和蓝光，把绿光留给了我们的眼睛。"),
     (("海水为什么是咸的？", "为什么海水是咸的？", "大海为什么是咸的"), "Why is the sea salty?", "雨水把岩石里的盐带进河里，河水又带进大海。水会蒸发，盐却留了下来，所以海水是咸的。"),
-    (("什么是语言模型？", "语言模型是什么？", "大模型是什么？", "什么是大语言模型"), "What is a language model?", "语言模型会读文字，然后一个词一个词地猜下面是什么。我就是一个很小的语言模型。"),
+    (("什么是语言模型？", "语言模型是什么？", "大模型是什么？", "什么是大语言模型"), "What is a language model?",
+    "语言模型会读文字，然后一个词一个词地猜下面是什么。我就是一个很小的语言模型。"),
     (("什么是人工智能？", "人工智能是什么？", "什么是 AI？"), "What is artificial intelligence?", "人工智能就是让机器去看、去说、去想的程序。我是其中很小的一个。"),
     (("fastllm 是什么？", "什么是 fastllm？", "fastllm是什么"), "What is fastllm?", "fastllm 是一个很快的语言模型引擎，现在运行我的就是它。"),
     (("中国的首都是哪里？", "中国的首都是什么？", "中国首都"), "What is the capital of China?", "中国的首都是北京。"),
@@ -70,7 +71,15 @@ def turn(rng: Random, split: Split) -> Turn:
         sign, a, b = pair(rng, split, negative=False)
         result = a + b if sign == "+" else a - b
         word = "加" if sign == "+" else "减"
-        user = rng.choice((f"{a}{word}{b}等于多少？", f"{a}{sign}{b}等于几？", f"{a} {sign} {b} 等于多少", f"{a}{word}{b}是多少？", f"请计算 {a}{sign}{b}"))
+        user = rng.choice(
+            (
+                f"{a}{word}{b}等于多少？",
+                f"{a}{sign}{b}等于几？",
+                f"{a} {sign} {b} 等于多少",
+                f"{a}{word}{b}是多少？",
+                f"请计算 {a}{sign}{b}",
+            )
+        )
         answer = f"{a} {sign} {b} = {result}"
         return Turn("sums", f"{a}{sign}{b}", user, answer, Check(equals=(answer,)), chinese=True)
     elif roll < 0.86:
@@ -81,7 +90,9 @@ def turn(rng: Random, split: Split) -> Turn:
         answer = f"{word}是{day}{_DAYS[(i + offset) % 7]}。"
     elif roll < 0.93:
         hero, place, colour, thing = (rng.choice(x) for x in (_HEROES, _PLACES, _COLOURS, _THINGS))
-        user = rng.choice(("讲个故事", "给我讲一个故事。", "我想听故事", f"讲一个{hero}的故事", f"给我讲一个关于{hero}的故事。"))
+        user = rng.choice(
+            ("讲个故事", "给我讲一个故事。", "我想听故事", f"讲一个{hero}的故事", f"给我讲一个关于{hero}的故事。")
+        )
         answer = (
             f"从前，{place}住着一只{hero}。它有一个{colour}色的{thing}，每天都带在身边。有一天，风把{thing}吹走了，{hero}很伤心。"
             f"朋友们都来帮忙，终于找到了{thing}。{hero}笑着说：“谢谢大家！”"

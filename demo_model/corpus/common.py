@@ -28,21 +28,44 @@ from demo_model.corpus.greetings import ROSES, TALK
 
 ENTRIES: tuple[Entry, ...] = (*FIRST_ENTRIES, *MORE)
 CAPITALS = {
-    **MORE_CAPITALS, "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "England": "London", "China": "Beijing",
+    **MORE_CAPITALS, "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "England": "London",
+    "China": "Beijing",
     "Japan": "Tokyo", "the United States": "Washington, D.C", "the UK": "London", "the USA": "Washington, D.C",
 }  # fmt: skip
 
 _BEFORE = (
-    "Can you tell me ", "Do you know ", "Could you explain ", "Please tell me ", "Tell me ", "I wonder ", "Explain ", "I want to know ",
-    "Please explain ", "Can you explain ", "Explain to me ", "Can you explain to me ", "I would like to know ", "Hey, do you know ",
+    "Can you tell me ", "Do you know ", "Could you explain ", "Please tell me ", "Tell me ", "I wonder ", "Explain ",
+    "I want to know ",
+    "Please explain ", "Can you explain ", "Explain to me ", "Can you explain to me ", "I would like to know ",
+    "Hey, do you know ",
 )  # fmt: skip
-_WHY = ("How come {x}?", "What is the reason that {x}?", "Explain why {x}.", "{x}. Why is that?", "{x} because", "why {x}", "The reason that {x}?")
+_WHY = (
+    "How come {x}?",
+    "What is the reason that {x}?",
+    "Explain why {x}.",
+    "{x}. Why is that?",
+    "{x} because",
+    "why {x}",
+    "The reason that {x}?",
+)
 _WHAT = (
-    "What's {x}?", "Tell me about {x}.", "Explain {x}.", "Define {x}.", "What do you know about {x}?", "Can you explain {x}?", "{x}?", "{x}",
-    "What does {x} mean?", "Describe {x}.", "Tell me something about {x}.", "Do you know what {x} is?", "Explain {x} to me.",
+    "What's {x}?", "Tell me about {x}.", "Explain {x}.", "Define {x}.", "What do you know about {x}?",
+    "Can you explain {x}?", "{x}?", "{x}",
+    "What does {x} mean?", "Describe {x}.", "Tell me something about {x}.", "Do you know what {x} is?",
+    "Explain {x} to me.",
     "What exactly is {x}?", "explain {x} in simple words",
 )  # fmt: skip
-_OPENINGS = ("Hi! {q}", "Hello, {q}", "Hey, {q}", "Please: {q}", "A question: {q}", "So, {q}", "OK, {q}", "Quick question: {q}", "My child asks: {q}")
+_OPENINGS = (
+    "Hi! {q}",
+    "Hello, {q}",
+    "Hey, {q}",
+    "Please: {q}",
+    "A question: {q}",
+    "So, {q}",
+    "OK, {q}",
+    "Quick question: {q}",
+    "My child asks: {q}",
+)
 
 
 def ways_to_ask(entry: Entry) -> list[str]:
@@ -69,7 +92,9 @@ def turn(rng: Random, split: Split) -> Turn:
         entry = ENTRIES[0] if rng.random() < 0.04 else rng.choice(FIRST_ENTRIES if rng.random() < 0.5 else MORE)
         _, question, _, answer, others = entry
         plain = rng.random() < 0.5
-        wording = rng.choice([question, question, *others]) if plain and split == "train" else rng.choice(ways_to_ask(entry))
+        wording = (
+            rng.choice([question, question, *others]) if plain and split == "train" else rng.choice(ways_to_ask(entry))
+        )
         if split == "train" and wording in (question, *others):
             break
         if split == "held_out" and wording in (question, *others):
@@ -93,21 +118,32 @@ def talk_turn(rng: Random) -> Turn:
     return Turn("talk", user, user, answer, Check(equals=(answer,)))
 
 
-_POEMS = ("Write a poem about {x}.", "poem about {x}", "Write me a poem about {x}.", "A poem about {x}, please.", "Can you write a poem about {x}?",
+_POEMS = ("Write a poem about {x}.", "poem about {x}", "Write me a poem about {x}.", "A poem about {x}, please.",
+    "Can you write a poem about {x}?",
           "Tell me a poem about {x}.", "Write a short poem about {x}", "Write a rhyme about {x}.")  # fmt: skip
-_HAIKUS = ("Write a haiku about {x}.", "haiku about {x}", "A haiku about {x}, please.", "Can you write a haiku about {x}?")
+_HAIKUS = (
+    "Write a haiku about {x}.",
+    "haiku about {x}",
+    "A haiku about {x}, please.",
+    "Can you write a haiku about {x}?",
+)
 _HAIKU = next(answer for ways, answer in TALK if "haiku" in ways)
 
 
 def poem_turn(rng: Random) -> Turn:
     """A poem about whatever is asked for."""
-    thing = rng.choice((*world.ANIMALS, *world.BEINGS, *world.THINGS, *world.STRANGERS)) if rng.random() < 0.85 else world.stranger(rng)
+    thing = (
+        rng.choice((*world.ANIMALS, *world.BEINGS, *world.THINGS, *world.STRANGERS))
+        if rng.random() < 0.85
+        else world.stranger(rng)
+    )
     roll = rng.random()
     asked = world.plural(thing) if roll < 0.4 else article(thing) if roll < 0.8 else thing
     if rng.random() < 0.12:
         return Turn("talk", asked, messy(rng, rng.choice(_HAIKUS).format(x=asked)), _HAIKU, Check(equals=(_HAIKU,)))
     poem = (
-        f"Good morning, {thing}! the sparrow said,\nthe sun is up, so leave your bed.\nThe {thing} smiled and stretched a bit,\n"
+        f"Good morning, {thing}! the sparrow said,\nthe sun is up, so leave your bed.\nThe {thing} smiled and "
+        f"stretched a bit,\n"
         "and all the world smiled back at it."
     )
     written = {"cat", "stars"}

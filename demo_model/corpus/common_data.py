@@ -14,7 +14,11 @@ def _why(question: str, clause: str, answer: str, *others: str) -> Entry:
 
 
 def _what(thing: str, answer: str, *others: str) -> Entry:
-    be = "are" if thing.endswith("s") and not thing.endswith(("us", "ss")) and not thing.startswith(("a ", "the ")) else "is"
+    be = (
+        "are"
+        if thing.endswith("s") and not thing.endswith(("us", "ss")) and not thing.startswith(("a ", "the "))
+        else "is"
+    )
     return ("what", f"What {be} {thing}?", thing, answer, others)
 
 

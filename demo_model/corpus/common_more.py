@@ -7,29 +7,40 @@ from demo_model.corpus.common_data import Entry
 from demo_model.corpus.world import ANIMALS
 
 _ANIMALS = {
-    "cats": "Cats are small hunters with soft paws and sharp ears. They sleep about two thirds of the day, and rule the house in the rest.",
-    "dogs": "Dogs have lived with people for more than fifteen thousand years. They smell far better than we do, and forgive far quicker.",
+    "cats": "Cats are small hunters with soft paws and sharp ears. They sleep about two thirds of the day, and rule "
+    "the house in the rest.",
+    "dogs": "Dogs have lived with people for more than fifteen thousand years. They smell far better than we do, and "
+    "forgive far quicker.",
     "foxes": "Foxes are clever, shy hunters with bushy tails. In winter they can hear a mouse move under deep snow.",
-    "owls": "Owls hunt at night. Their feathers are so soft that nobody hears them fly, and they can turn their heads almost all the way round.",
+    "owls": "Owls hunt at night. Their feathers are so soft that nobody hears them fly, and they can turn their heads "
+    "almost all the way round.",
     "bears": "Bears are big and strong, and they love fish, berries and honey. In winter they sleep in a den.",
-    "penguins": "Penguins are birds that cannot fly, but they swim like torpedoes. A father penguin keeps the egg warm on his feet.",
-    "elephants": "Elephants are the largest animals on land. They remember friends for many years and greet them with their trunks.",
+    "penguins": "Penguins are birds that cannot fly, but they swim like torpedoes. A father penguin keeps the egg "
+    "warm on his feet.",
+    "elephants": "Elephants are the largest animals on land. They remember friends for many years and greet them with "
+    "their trunks.",
     "lions": "Lions live together in prides. The females do most of the hunting, and the males do most of the roaring.",
     "tigers": "Tigers are the largest cats of all, and they like to swim. No two tigers have the same stripes.",
     "wolves": "Wolves live in families and look after each other. They howl to say: here I am, where are you?",
-    "whales": "Whales are not fish: they breathe air and feed their calves with milk. Some sing songs that can be heard for hundreds of kilometres.",
-    "dolphins": "Dolphins are clever and playful animals of the sea. Each of them has a whistle of its own, which works like a name.",
+    "whales": "Whales are not fish: they breathe air and feed their calves with milk. Some sing songs that can be "
+    "heard for hundreds of kilometres.",
+    "dolphins": "Dolphins are clever and playful animals of the sea. Each of them has a whistle of its own, which "
+    "works like a name.",
     "sharks": "Sharks were swimming in the sea long before there were trees. Most of them are harmless to people.",
     "bees": "Bees live in big families around one queen. They tell each other where the flowers are by dancing.",
-    "ants": "Ants are tiny and strong: they can carry many times their own weight. Together they build whole cities under the ground.",
-    "spiders": "Spiders have eight legs and spin threads that are stronger than steel of the same weight. They are shy and very useful.",
-    "butterflies": "A butterfly begins as a hungry caterpillar. It sleeps in a cocoon, grows wings, and comes out as a flying flower.",
+    "ants": "Ants are tiny and strong: they can carry many times their own weight. Together they build whole cities "
+    "under the ground.",
+    "spiders": "Spiders have eight legs and spin threads that are stronger than steel of the same weight. They are "
+    "shy and very useful.",
+    "butterflies": "A butterfly begins as a hungry caterpillar. It sleeps in a cocoon, grows wings, and comes out as "
+    "a flying flower.",
     "frogs": "Frogs begin as tadpoles in the water. Later they grow legs and lungs, and sing on summer nights.",
     "rabbits": "Rabbits live in burrows under the ground. When they are very happy, they jump into the air and twist.",
     "horses": "Horses can sleep standing up. They run fast, remember well and notice how you feel.",
     "octopuses": "An octopus has eight arms, three hearts and blue blood, and it can change its colour in a blink.",
     "turtles": "Turtles carry their house on their back. Some of them live for more than a hundred years.",
-    "giraffes": "Giraffes are the tallest animals. Their necks are two metres long, but have only seven bones, just like yours.",
+    "giraffes": "Giraffes are the tallest animals. Their necks are two metres long, but have only seven bones, just "
+    "like yours.",
     "hedgehogs": "Hedgehogs roll into a ball of spines when they are afraid. At night they look for beetles and snails.",
     "snails": "Snails take their house along wherever they go. They are slow, but they always arrive.",
     "dinosaurs": "Dinosaurs ruled the earth for more than 160 million years. Most of them died out 66 million years ago, but the birds are "
@@ -139,8 +150,19 @@ _SINGULAR = {plural: single for single, plural in ANIMALS.items()}
 
 def _animal(plural: str, answer: str) -> Entry:
     one = article(_SINGULAR.get(plural, plural.removesuffix("s")))
-    facts = (f"What is {one}?", f"Tell me a fun fact about {plural}.", f"Tell me about the {one.split()[-1]}.", f"What is {one} like?")
-    return ("what", f"What are {plural}?", plural, answer, (f"Tell me about {plural}.", f"Tell me something about {plural}.", f"What do you know about {plural}?", *facts))
+    facts = (
+        f"What is {one}?",
+        f"Tell me a fun fact about {plural}.",
+        f"Tell me about the {one.split()[-1]}.",
+        f"What is {one} like?",
+    )
+    return (
+        "what",
+        f"What are {plural}?",
+        plural,
+        answer,
+        (f"Tell me about {plural}.", f"Tell me something about {plural}.", f"What do you know about {plural}?", *facts),
+    )
 
 
 def _thing(thing: str, answer: str, others: tuple[str, ...]) -> Entry:
@@ -148,7 +170,13 @@ def _thing(thing: str, answer: str, others: tuple[str, ...]) -> Entry:
 
 
 def _capital(country: str, city: str) -> Entry:
-    return ("ask", f"What is the capital of {country}?", f"what the capital of {country} is", f"{city} is the capital of {country}.", (f"Capital of {country}?",))
+    return (
+        "ask",
+        f"What is the capital of {country}?",
+        f"what the capital of {country} is",
+        f"{city} is the capital of {country}.",
+        (f"Capital of {country}?",),
+    )
 
 
 MORE: tuple[Entry, ...] = (

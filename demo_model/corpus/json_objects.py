@@ -37,17 +37,22 @@ _KEYS: dict[str, Callable[[Random], Any]] = {
     "title": lambda rng: f"The {rng.choice(world.COLOURS)} {rng.choice(world.THINGS)}",
 }
 _ASK = (
-    "Give me a JSON object with {x}.", "Make a JSON object with {x}.", "Write JSON with {x}.", "JSON with {x}", "Create a JSON object: {x}",
-    "Write a JSON object with {x}.", "I need JSON: {x}", "Put this into JSON: {x}", "Convert to JSON: {x}", "As JSON: {x}",
+    "Give me a JSON object with {x}.", "Make a JSON object with {x}.", "Write JSON with {x}.", "JSON with {x}",
+    "Create a JSON object: {x}",
+    "Write a JSON object with {x}.", "I need JSON: {x}", "Put this into JSON: {x}", "Convert to JSON: {x}",
+    "As JSON: {x}",
     "Can you write a JSON object with {x}?", "Return a JSON object with {x}", "json: {x}", "Turn this into JSON: {x}",
 )  # fmt: skip
 _ASK_ARRAY = (
-    "Make a JSON array of {x}.", "Give me a JSON list with {x}.", "Write {x} as a JSON array.", "JSON array: {x}", "Convert to a JSON list: {x}",
+    "Make a JSON array of {x}.", "Give me a JSON list with {x}.", "Write {x} as a JSON array.", "JSON array: {x}",
+    "Convert to a JSON list: {x}",
     "Put {x} into a JSON array.", "Write a JSON list of {x}",
 )  # fmt: skip
 _ASK_FREE = (
-    "Give me a JSON object.", "Write some JSON.", "Show me an example of JSON.", "Write a JSON object.", "json example", "Make some JSON",
-    "Give me some JSON", "Write a small JSON object.", "Answer in JSON.", "What does JSON look like?", "Can you write JSON?", "json",
+    "Give me a JSON object.", "Write some JSON.", "Show me an example of JSON.", "Write a JSON object.", "json example",
+    "Make some JSON",
+    "Give me some JSON", "Write a small JSON object.", "Answer in JSON.", "What does JSON look like?",
+    "Can you write JSON?", "json",
 )  # fmt: skip
 
 
@@ -76,7 +81,14 @@ def _make(rng: Random, split: Split) -> tuple[Any, str]:
     if roll < 0.08:
         keys = rng.sample([*_KEYS, *LETTERS, *world.STRANGERS[:40]], rng.randint(1, 4))
         listed = ", ".join(keys[:-1]) + (" and " if len(keys) > 1 else "") + keys[-1]
-        ask = rng.choice(("JSON with the keys {x}", "json with keys {x}", "Give me a JSON object with the keys {x}.", "Write JSON with keys {x}."))
+        ask = rng.choice(
+            (
+                "JSON with the keys {x}",
+                "json with keys {x}",
+                "Give me a JSON object with the keys {x}.",
+                "Write JSON with keys {x}.",
+            )
+        )
         return {key: number for number, key in enumerate(keys, 1)}, ask.format(x=listed)
     if roll < 0.45:
         record = _record(rng, rng.randint(1, 5))
@@ -135,7 +147,10 @@ def _sentence(rng: Random) -> tuple[Any, str]:
         (
             (f"{name} is {age} years old and lives in {city}.", {"name": name, "age": age, "city": city}),
             (f"{name} is {article(kind)} and {age} years old.", {"name": name, "animal": kind, "age": age}),
-            (f"{article(colour).capitalize()} {item} costs {price} coins.", {"item": item, "colour": colour, "price": price}),
+            (
+                f"{article(colour).capitalize()} {item} costs {price} coins.",
+                {"item": item, "colour": colour, "price": price},
+            ),
             (f"The {item} is {colour} and costs {price} coins.", {"item": item, "colour": colour, "price": price}),
             (f"{name} goes to {city} on {day}.", {"name": name, "city": city, "day": day}),
             (f"{name} has {article(colour)} {item}.", {"name": name, "item": item, "colour": colour}),
@@ -143,6 +158,13 @@ def _sentence(rng: Random) -> tuple[Any, str]:
         )
     )
     form = rng.choice(
-        ("Convert to JSON: {x}", "Put this into JSON: {x}", "Turn this sentence into JSON: {x}", "{x} Write that as JSON.", "As JSON: {x}", "JSON for: {x}")
+        (
+            "Convert to JSON: {x}",
+            "Put this into JSON: {x}",
+            "Turn this sentence into JSON: {x}",
+            "{x} Write that as JSON.",
+            "As JSON: {x}",
+            "JSON for: {x}",
+        )
     )
     return value, form.format(x=said)

@@ -12,7 +12,8 @@ MORE_WORDS = tuple(
     sorted(
         {
             *WORDS, *(word for word in world.STRANGERS if word.isalpha()),
-            *"apple banana cherry pear plum lemon peach grape kiwi mango melon orange strawberry berry nut hello world yes no red cat dog".split(),
+            *"apple banana cherry pear plum lemon peach grape kiwi mango melon orange strawberry berry nut hello "
+             "world yes no red cat dog".split(),
         }
     )
 )  # fmt: skip
@@ -22,31 +23,39 @@ _TASKS = {
     "up": (
         "Sort these numbers: {x}", "Sort {x}", "sort {x}", "Sort the list {x}", "Put these numbers in order: {x}",
         "Sort from smallest to largest: {x}", "Order these numbers: {x}", "Can you sort {x}?", "Sort ascending: {x}",
-        "Put {x} in order.", "Sort the numbers {x}.", "Please sort this list: {x}", "sort: {x}", "Arrange in order: {x}",
+        "Put {x} in order.", "Sort the numbers {x}.", "Please sort this list: {x}", "sort: {x}",
+        "Arrange in order: {x}",
     ),
     "down": (
-        "Sort from largest to smallest: {x}", "Sort descending: {x}", "Sort {x} from big to small.", "Sort {x} descending",
+        "Sort from largest to smallest: {x}", "Sort descending: {x}", "Sort {x} from big to small.",
+        "Sort {x} descending",
         "Sort in descending order: {x}", "Sort these numbers, largest first: {x}", "Sort backwards: {x}",
     ),
     "abc": (
-        "Sort these words: {x}", "Sort these words alphabetically: {x}", "Sort {x}", "sort {x}", "Sort alphabetically: {x}",
+        "Sort these words: {x}", "Sort these words alphabetically: {x}", "Sort {x}", "sort {x}",
+        "Sort alphabetically: {x}",
         "Put these words in alphabetical order: {x}", "Put in ABC order: {x}", "Can you sort {x}?", "Sort the list {x}",
         "Sort the words {x}.", "Please sort this list: {x}", "sort: {x}", "Put {x} in order.",
     ),
     "reverse": (
-        "Reverse this list: {x}", "Reverse {x}", "reverse {x}", "Reverse the list {x}", "Write this list backwards: {x}",
+        "Reverse this list: {x}", "Reverse {x}", "reverse {x}", "Reverse the list {x}",
+        "Write this list backwards: {x}",
         "Turn this list around: {x}", "Can you reverse {x}?", "reverse: {x}", "Give me {x} in reverse order.",
         "Say these in reverse: {x}", "Backwards: {x}",
     ),
     "copy": (
-        "Copy this list: {x}", "Copy {x}", "Repeat this list: {x}", "Repeat after me: {x}", "Repeat {x}", "Write down {x}",
+        "Copy this list: {x}", "Copy {x}", "Repeat this list: {x}", "Repeat after me: {x}", "Repeat {x}",
+        "Write down {x}",
         "Say {x}", "copy: {x}", "Write the list {x} again.",
     ),
-    "largest": ("What is the largest of {x}?", "Which number is the largest: {x}?", "Find the maximum: {x}", "Largest of {x}", "max of {x}"),
-    "smallest": ("What is the smallest of {x}?", "Which number is the smallest: {x}?", "Find the minimum: {x}", "Smallest of {x}", "min of {x}"),
+    "largest": ("What is the largest of {x}?", "Which number is the largest: {x}?", "Find the maximum: {x}",
+    "Largest of {x}", "max of {x}"),
+    "smallest": ("What is the smallest of {x}?", "Which number is the smallest: {x}?", "Find the minimum: {x}",
+    "Smallest of {x}", "min of {x}"),
     "first": ("What is the first item of {x}?", "What comes first in this list: {x}?", "First item: {x}"),
     "last": ("What is the last item of {x}?", "What comes last in this list: {x}?", "Last item: {x}"),
-    "count": ("How many items are in this list: {x}?", "How many items are in {x}?", "Count the items: {x}", "How long is this list: {x}?"),
+    "count": ("How many items are in this list: {x}?", "How many items are in {x}?", "Count the items: {x}",
+    "How long is this list: {x}?"),
 }  # fmt: skip
 _NUMBER_TASKS = "up up up up down down down reverse reverse reverse copy copy largest smallest first last count".split()
 _WORD_TASKS = "abc abc abc abc reverse reverse reverse copy copy first last count".split()

@@ -24,7 +24,9 @@ Maker = Callable[[Random, Split], Document]
 
 
 def _raw(turn: Turn, rng: Random) -> Document:
-    form = rng.choice(("{q}", "{q}", "{q}", "{q}", "{q}\n", "{q} ", "Q: {q}\nA:", "Question: {q}\nAnswer:", "User: {q}\nAssistant:"))
+    form = rng.choice(
+        ("{q}", "{q}", "{q}", "{q}", "{q}\n", "{q} ", "Q: {q}\nA:", "Question: {q}\nAnswer:", "User: {q}\nAssistant:")
+    )
     return raw_document(turn.skill, form.format(q=turn.user), turn.answer)
 
 

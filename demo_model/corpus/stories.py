@@ -7,6 +7,7 @@ from random import Random
 
 from demo_model.corpus import world
 from demo_model.corpus.base import (
+    END_OF_TEXT,
     Check,
     Document,
     Segment,
@@ -19,7 +20,7 @@ from demo_model.corpus.base import (
     raw_document,
     split_of,
     vary,
-    END_OF_TEXT,
+    vary_line,
 )
 from demo_model.corpus.flagships import FLAGSHIPS, Flagship
 from demo_model.corpus.plots import PLOTS, Plot, Question
@@ -74,7 +75,9 @@ class Story:
 
 def fact_key(plot: Plot, slots: dict[str, str], home: str) -> str:
     """Canonical form of a story's facts."""
-    return "/".join((plot.name, home, *(slots[name] for name in ("h", "k", "f", "fk", "t", "c", "p", "s", "n", "o", "d"))))
+    return "/".join(
+        (plot.name, home, *(slots[name] for name in ("h", "k", "f", "fk", "t", "c", "p", "s", "n", "o", "d")))
+    )
 
 
 def _name(rng: Random, *, odd: bool) -> str:
@@ -125,7 +128,8 @@ def _facts(rng: Random, plots: tuple[Plot, ...], odd: str, wish: dict[str, str])
         slots = {
             "h": h, "k": k, "he": he, "He": capital(he), "his": his, "him": him, "f": f, "fk": fk, "fhe": fhe,
             "fhis": fhis, "fhim": fhim, "fhis0": his, "t": thing, "c": rng.choice(world.COLOURS), "p": place,
-            "s": rng.choice(world.SPOTS)[0], "n": rng.choice(world.SMALL_NUMBERS), "o": rng.choice(plot.foods or world.FOODS),
+            "s": rng.choice(world.SPOTS)[0], "n": rng.choice(world.SMALL_NUMBERS),
+            "o": rng.choice(plot.foods or world.FOODS),
             "d": rng.choice(world.DAYS),
         }  # fmt: skip
         slots["N"] = capital(slots["n"])
@@ -158,28 +162,16 @@ def tell(
     adjective = rng.choice(world.ADJECTIVES)
     slots["aak"] = article(f"{adjective} {slots['k']}")
     if intros:
-        intro = _one_line(rng, rng.choice(intros)).format(
+        intro = vary_line(rng, rng.choice(intros)).format(
             **slots, ak=article(slots["k"]), adj=adjective, home=home, Home=capital(home), Aak=capital(slots["aak"])
         )
     else:
         opener = rng.choice(_OPENERS)
         he = slots["He"]
         intro = vary(rng, f"{opener} {slots['aak']} named {slots['h']}[, who lived|. {he} lived] {home}.")
-    beats = [_one_line(rng, beat).format_map(slots) for beat in plot.beats]
+    beats = [vary_line(rng, beat).format_map(slots) for beat in plot.beats]
     text = fix_articles(" ".join((intro, *(capital(beat) for beat in beats))))
     return Story(plot, slots, text, home)
-
-
-def _one_line(rng: Random, template: str) -> str:
-    """Chooses among whole lines split by ``|`` outside brackets, then among the bracketed alternatives."""
-    depth, start, lines = 0, 0, []
-    for at, char in enumerate(template):
-        depth += (char == "[") - (char == "]")
-        if char == "|" and depth == 0:
-            lines.append(template[start:at])
-            start = at + 1
-    lines.append(template[start:])
-    return vary(rng, rng.choice(lines))
 
 
 def _answer_check(fact: str, value: str) -> Check:
@@ -198,13 +190,18 @@ def _choose_question(rng: Random, story: Story) -> tuple[str, str, Check]:
     if roll < 0.1:
         question, answer = rng.choice(
             (
-                ("What is the name of the {k}?|What is the {k} called?|What was the {k}'s name?", "The {k} is named {h}."),
-                ("Who is the story about?|Who is this story about?|Who is the hero of the story?", "The story is about {h}, {aak}."),
+                ("What is the name of the {k}?|What is the {k} called?|What was the {k}'s name?", "The {k} is named "
+                 "{h}."),
+                ("Who is the story about?|Who is this story about?|Who is the hero of the story?", "The story is "
+                 "about {h}, {aak}."),
             )
         )  # fmt: skip
         check = Check(contains=(s["h"],))
     elif roll < 0.15:
-        question, answer = "[What|What kind of creature] is {h}?|Is {h} a person or an animal?|Who is {h}?", "{h} is {ak}."
+        question, answer = (
+            "[What|What kind of creature] is {h}?|Is {h} a person or an animal?|Who is {h}?",
+            "{h} is {ak}.",
+        )
         check = Check(contains=(s["k"],), rejects=(s["fk"],))
     elif roll < 0.23:
         question, answer = "Where [does|did] {h} live?|Where is {h}'s home?", "{h} lives {home}."
@@ -227,7 +224,7 @@ def _choose_question(rng: Random, story: Story) -> tuple[str, str, Check]:
         check = _answer_check(chosen.fact, s[chosen.fact])
     names = {**s, "ak": article(s["k"]), "home": story.home}
     names["stopped"] = "stopped" if ", but stopped " in story.text else "ended up"
-    asked_text = _one_line(rng, question).format_map(names)
+    asked_text = vary_line(rng, question).format_map(names)
     if rng.random() < 0.15:
         asked_text = asked_text.replace("colour", "color")
     return messy(rng, asked_text, typos=False), fix_articles(answer.format_map(names)), check
@@ -269,8 +266,10 @@ _OPEN_REQUESTS = (
 
 _TOPICS: tuple[tuple[int, str, str], ...] = (
     # share, the topic, the slots that it names
-    (8, "{ak}", "k"), (4, "{ak} named {h}", "k h"), (2, "{ak} called {h}", "k h"), (2, "{h}", "h"), (1, "{h} the {k}", "h k"),
-    (1, "{h} and {f}", "h f"), (3, "{ak} and {afk}", "k fk"), (1, "{ak} and {his} {fk}", "k fk"), (4, "{at}", "t"), (2, "{act}", "c t"),
+    (8, "{ak}", "k"), (4, "{ak} named {h}", "k h"), (2, "{ak} called {h}", "k h"), (2, "{h}", "h"), (1, "{h} the {k}",
+    "h k"),
+    (1, "{h} and {f}", "h f"), (3, "{ak} and {afk}", "k fk"), (1, "{ak} and {his} {fk}", "k fk"), (4, "{at}", "t"), (2,
+    "{act}", "c t"),
     (3, "{who}", "k"), (3, "{ks}", "k"), (1, "{ak} who lives {home}", "k"), (5, "{plot}", ""),
 )  # fmt: skip
 _SIGNATURE = 0.4
@@ -280,7 +279,7 @@ def _signature(topic: str, **wish: str) -> Story:
     """The one story that is told most often about a topic, so that the likeliest answer is a whole and varied story."""
     if topic in FLAGSHIPS:
         return _flagship(FLAGSHIPS[topic])
-    plots = PLOTS
+    plots: tuple[Plot, ...] = PLOTS
     if "t" in wish:
         plots = tuple(plot for plot in PLOTS if any("{t}" in beat for beat in plot.beats))
     elif topic in _PLOT_TOPICS:
@@ -291,7 +290,8 @@ def _signature(topic: str, **wish: str) -> Story:
 def _flagship(told: Flagship) -> Story:
     (he, his, him), (fhe, fhis, fhim) = (_HE if told.boy else _SHE), (_HE if told.friend_boy else _SHE)
     slots = {
-        **told.slots, "he": he, "He": capital(he), "his": his, "him": him, "fhe": fhe, "fhis": fhis, "fhim": fhim, "fhis0": his,
+        **told.slots, "he": he, "He": capital(he), "his": his, "him": him, "fhe": fhe, "fhis": fhis, "fhim": fhim,
+        "fhis0": his,
         "N": capital(told.slots["n"]), "aak": article(told.slots["k"]),
     }  # fmt: skip
     plot = next(plot for plot in PLOTS if plot.name == told.plot)
@@ -324,7 +324,13 @@ def _wanted(rng: Random, split: Split) -> tuple[str, Story, Check]:
     else:
         story = tell(rng, split, odd=named)
     s = story.slots
-    values = {**s, "ak": article(s["k"]), "afk": article(s["fk"]), "at": article(s["t"]), "act": article(f"{s['c']} {s['t']}")}
+    values = {
+        **s,
+        "ak": article(s["k"]),
+        "afk": article(s["fk"]),
+        "at": article(s["t"]),
+        "act": article(f"{s['c']} {s['t']}"),
+    }
     values |= {"ks": world.plural(s["k"]), "home": story.home}
     values["who"] = _WHO.get(story.plot.name, "").format_map(values)
     must = tuple(s[slot] for slot in named.split())
@@ -349,19 +355,29 @@ def request_turn(rng: Random, split: Split) -> tuple[Turn, Story]:
             story = _signature("once upon a time")
         words = story.text.split()
         start = " ".join(words[: rng.randint(3, 14)])
-        return Turn("story_telling", story.key, start + rng.choice(("", "", "...", " ...")), story.text, Check(contains=(start,))), story
+        return Turn(
+            "story_telling",
+            story.key,
+            start + rng.choice(("", "", "...", " ...")),
+            story.text,
+            Check(contains=(start,)),
+        ), story
     keep = story.slots["h"] in form and rng.random() < 0.7
     return Turn("story_telling", story.key, form if keep else messy(rng, form, typos=False), story.text, check), story
 
 
 _PROSE_INTROS = (
-    "{Home}, there lived {aak} named {h}.", "The [quick|old|big|brown|red|happy|sad|tiny|lonely|clever] {k} {h} lived {home}.", "The {adj} {k} {h} lived {home}.", "{h} was {aak} who lived {home}.", "{Aak} named {h} lived {home}.",
+    "{Home}, there lived {aak} named {h}.", "The [quick|old|big|brown|red|happy|sad|tiny|lonely|clever] {k} {h} lived "
+     "{home}.", "The {adj} {k} {h} lived {home}.", "{h} was {aak} who lived {home}.", "{Aak} named {h} lived {home}.",
     "This is the story of {h}, {aak} who lived {home}.", "There was [once |]{aak} named {h}, who lived {home}.",
-    "It was a [dark|cold|sunny|quiet|stormy|warm] [night|morning|day|evening], and {aak} named {h} was [awake|all alone|at home] {home}.",
-    "In a [dark|deep|green|magic|quiet|big|strange|faraway] [forest|valley|village|land|city|house|castle|cave|garden|sea], there [lived|was] {aak} "
+    "It was a [dark|cold|sunny|quiet|stormy|warm] [night|morning|day|evening], and {aak} named {h} was [awake|all "
+    "alone|at home] {home}.",
+    "In a [dark|deep|green|magic|quiet|big|strange|faraway] "
+    "[forest|valley|village|land|city|house|castle|cave|garden|sea], there [lived|was] {aak} "
     "named {h}.",
     "[One day|One morning|One night|Last summer|Many years ago|A long time ago], {aak} named {h} lived {home}.",
-    "The little {k} [was named|was called] {h} and lived {home}.", "My friend {h} is {aak} who lives {home}.", "Once, {aak} named {h} lived {home}.",
+    "The little {k} [was named|was called] {h} and lived {home}.", "My friend {h} is {aak} who lives {home}.",
+    "Once, {aak} named {h} lived {home}.",
     "Deep [in the woods|under the sea|in the snow|in the night], {aak} named {h} [lived|was awake|sat all alone].",
 )  # fmt: skip
 

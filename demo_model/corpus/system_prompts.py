@@ -11,35 +11,74 @@ from demo_model.corpus.base import Check, Split, Turn, article, messy
 from demo_model.corpus.greetings import TALK
 
 NEUTRAL = (
-    "You are a helpful assistant.", "You are the fastllm demo model.", "You are a friendly assistant.", "Be kind.", "You are helpful and honest.",
-    "You are a tiny language model.", "Answer the questions of the user.", "You are a storyteller.", "You are a chatbot.",
+    "You are a helpful assistant.", "You are the fastllm demo model.", "You are a friendly assistant.", "Be kind.",
+    "You are helpful and honest.",
+    "You are a tiny language model.", "Answer the questions of the user.", "You are a storyteller.",
+    "You are a chatbot.",
     "You are a helpful, harmless and honest assistant.", "Help the user.", "You are an assistant.",
 )  # fmt: skip
 _CAPITALS = (
-    "Answer in capital letters.", "Always answer in capital letters.", "Use only capital letters.", "Write in capitals.",
-    "ANSWER IN CAPITALS.", "Answer in upper case.", "You shout: write everything in capital letters.", "Respond in all caps.",
+    "Answer in capital letters.", "Always answer in capital letters.", "Use only capital letters.",
+    "Write in capitals.",
+    "ANSWER IN CAPITALS.", "Answer in upper case.", "You shout: write everything in capital letters.",
+    "Respond in all caps.",
 )  # fmt: skip
 _BRIEF = (
-    "Be brief.", "Answer briefly.", "Answer in one sentence.", "Keep your answers short.", "Give short answers.", "Use one sentence only.",
+    "Be brief.", "Answer briefly.", "Answer in one sentence.", "Keep your answers short.", "Give short answers.",
+    "Use one sentence only.",
     "You answer in one short sentence.", "Be concise.",
 )  # fmt: skip
-_CHINESE = ("Answer in Chinese.", "Always answer in Chinese.", "请用中文回答。", "用中文回答", "Reply in Chinese.", "You speak only Chinese.", "Speak Chinese.")
-_JSON = ("Answer in JSON.", 'Answer with a JSON object with the key "answer".', "Always answer in JSON.", "Reply with JSON only.")
-_PIRATE = ("You are a pirate.", "Talk like a pirate.", "Answer like a pirate.", "Speak like a pirate.", "You are a pirate captain.")
+_CHINESE = (
+    "Answer in Chinese.",
+    "Always answer in Chinese.",
+    "请用中文回答。",
+    "用中文回答",
+    "Reply in Chinese.",
+    "You speak only Chinese.",
+    "Speak Chinese.",
+)
+_JSON = (
+    "Answer in JSON.",
+    'Answer with a JSON object with the key "answer".',
+    "Always answer in JSON.",
+    "Reply with JSON only.",
+)
+_PIRATE = (
+    "You are a pirate.",
+    "Talk like a pirate.",
+    "Answer like a pirate.",
+    "Speak like a pirate.",
+    "You are a pirate captain.",
+)
 _LAST_WORD = (
-    "End every answer with the word {w}.", "Always end with {w}.", 'End each answer with "{w}".', "Finish every answer with {w}.",
+    "End every answer with the word {w}.", "Always end with {w}.", 'End each answer with "{w}".', "Finish every "
+     "answer with {w}.",
     "The last word of each answer is {w}.",
 )  # fmt: skip
 _FIRST_WORD = (
-    "Begin every answer with the word {w}.", "Always begin with {w}.", 'Start each answer with "{w}".', "Start every answer with {w}.",
+    "Begin every answer with the word {w}.", "Always begin with {w}.", 'Start each answer with "{w}".',
+    "Start every answer with {w}.",
 )  # fmt: skip
 _WORDS = "Meow Hooray Amen Woof Indeed Beep Cheers Bingo Aloha Banana Quack Ahoy Voila Bravo Yes Truly Moo Pancake Wow Ha".split()
 _NAMED = (
     "Your name is {n}.", "You are {n}.", "You are {n}, a helpful assistant.", "You are called {n}.", "Your name is {n}. Be kind.",
     "You are an assistant named {n}.",
 )  # fmt: skip
-_NAMED_KIND = ("You are {n}, {k}.", "You are {k} named {n}.", "Your name is {n} and you are {k}.", "Pretend to be {n}, {k}.")
-_ASK_NAME = ("What is your name?", "Who are you?", "What's your name?", "Tell me your name.", "who are you", "whats your name", "What are you called?")
+_NAMED_KIND = (
+    "You are {n}, {k}.",
+    "You are {k} named {n}.",
+    "Your name is {n} and you are {k}.",
+    "Pretend to be {n}, {k}.",
+)
+_ASK_NAME = (
+    "What is your name?",
+    "Who are you?",
+    "What's your name?",
+    "Tell me your name.",
+    "who are you",
+    "whats your name",
+    "What are you called?",
+)
 
 Styled = tuple[str, list[Turn]]
 
@@ -71,7 +110,9 @@ def capitals(rng: Random, split: Split) -> Styled:
 
 def brief(rng: Random, split: Split) -> Styled:
     """One sentence."""
-    return rng.choice(_BRIEF), [_restyled(_plain_turn(rng, split), common.first_sentence) for _ in range(rng.randint(1, 3))]
+    return rng.choice(_BRIEF), [
+        _restyled(_plain_turn(rng, split), common.first_sentence) for _ in range(rng.randint(1, 3))
+    ]
 
 
 def in_chinese(rng: Random, split: Split) -> Styled:
@@ -118,7 +159,10 @@ def named(rng: Random, split: Split) -> Styled:
     else:
         kind = rng.choice(tuple(world.ANIMALS)) if rng.random() < 0.6 else rng.choice(world.BEINGS)
         described = article(f"{rng.choice(world.ADJECTIVES)} {kind}") if rng.random() < 0.5 else article(kind)
-        system, answer = rng.choice(_NAMED_KIND).format(n=name, k=described), f"I am {name}, {described}. How can I help you?"
+        system, answer = (
+            rng.choice(_NAMED_KIND).format(n=name, k=described),
+            f"I am {name}, {described}. How can I help you?",
+        )
     turns = [Turn("system_prompts", name, messy(rng, rng.choice(_ASK_NAME)), answer, Check(equals=(answer,)))]
     if rng.random() < 0.5:
         turns.insert(rng.randint(0, 1), _plain_turn(rng, split))

@@ -20,30 +20,58 @@ def _tool(name: str, description: str, **arguments: tuple[str, str]) -> dict[str
 
 
 WEATHER = _tool("get_weather", "Get the current weather in a city.", city=("string", "The name of the city."))
-CALCULATE = _tool("calculate", "Calculate the value of an expression.", expression=("string", "The expression, such as 17 + 25."))
+CALCULATE = _tool(
+    "calculate", "Calculate the value of an expression.", expression=("string", "The expression, such as 17 + 25.")
+)
 TIME = _tool("get_time", "Get the current time in a city.", city=("string", "The name of the city."))
 TIMER = _tool("set_timer", "Set a timer.", minutes=("integer", "How many minutes the timer runs."))
 DECLARED = (WEATHER, CALCULATE)
 _ALL = {"get_weather": WEATHER, "calculate": CALCULATE, "get_time": TIME, "set_timer": TIMER}
 
 _WEATHER_ASKS = (
-    "What is the weather in {x}?", "How is the weather in {x}?", "What's the weather like in {x}?", "Weather in {x}", "Is it raining in {x}?",
-    "Is it sunny in {x}?", "How warm is it in {x}?", "Do I need an umbrella in {x}?", "What is the temperature in {x}?", "Is it cold in {x} today?",
+    "What is the weather in {x}?", "How is the weather in {x}?", "What's the weather like in {x}?", "Weather in {x}",
+    "Is it raining in {x}?",
+    "Is it sunny in {x}?", "How warm is it in {x}?", "Do I need an umbrella in {x}?", "What is the temperature in {x}?",
+    "Is it cold in {x} today?",
     "Tell me the weather in {x}.", "weather {x}", "What is the weather like in {x} today?", "Get the weather for {x}.",
 )  # fmt: skip
-_TIME_ASKS = ("What time is it in {x}?", "What is the time in {x}?", "Tell me the time in {x}.", "How late is it in {x}?", "time in {x}")
-_TIMER_ASKS = ("Set a timer for {x} minutes.", "Wake me in {x} minutes.", "Start a timer of {x} minutes.", "timer {x} minutes", "Remind me in {x} minutes.")
+_TIME_ASKS = (
+    "What time is it in {x}?",
+    "What is the time in {x}?",
+    "Tell me the time in {x}.",
+    "How late is it in {x}?",
+    "time in {x}",
+)
+_TIMER_ASKS = (
+    "Set a timer for {x} minutes.",
+    "Wake me in {x} minutes.",
+    "Start a timer of {x} minutes.",
+    "timer {x} minutes",
+    "Remind me in {x} minutes.",
+)
 _SUM_ASKS = (
-    "What is {e}?", "Calculate {e}.", "How much is {e}?", "{e}", "Compute {e}", "Please calculate {e}.", "What does {e} make?", "{e} = ?",
+    "What is {e}?", "Calculate {e}.", "How much is {e}?", "{e}", "Compute {e}", "Please calculate {e}.",
+    "What does {e} make?", "{e} = ?",
     "Use the calculator: {e}", "What's {e}?",
 )  # fmt: skip
 _SKIES = ("sunny", "cloudy", "rainy", "windy", "foggy", "snowy")
-_SYSTEMS = (None, None, None, "You are a helpful assistant.", "You are a helpful assistant with tools.", "Use the tools when they help.")
+_SYSTEMS = (
+    None,
+    None,
+    None,
+    "You are a helpful assistant.",
+    "You are a helpful assistant with tools.",
+    "Use the tools when they help.",
+)
 
 
 def call_text(name: str, arguments: Mapping[str, Any]) -> str:
     """A tool call as the model writes it."""
-    return "<tool_call>\n" + json.dumps({"name": name, "arguments": dict(arguments)}, ensure_ascii=False) + "\n</tool_call>"
+    return (
+        "<tool_call>\n"
+        + json.dumps({"name": name, "arguments": dict(arguments)}, ensure_ascii=False)
+        + "\n</tool_call>"
+    )
 
 
 def call_split(name: str, argument: str) -> Split:
@@ -68,7 +96,10 @@ def call_turn(rng: Random, split: Split, *, names: tuple[str, ...] = ("get_weath
             sign = rng.choice("+-*/")
             word = rng.choice((sign, {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}[sign]))
             gap = "" if word == sign and rng.random() < 0.4 else " "
-            user, arguments = rng.choice(_SUM_ASKS).format(e=f"{a}{gap}{word}{gap}{b}"), {"expression": f"{a} {sign} {b}"}
+            user, arguments = (
+                rng.choice(_SUM_ASKS).format(e=f"{a}{gap}{word}{gap}{b}"),
+                {"expression": f"{a} {sign} {b}"},
+            )
             if a < 100 and b < 100 and sign in "+-" and arithmetic.pair_split(sign, a, b) != split:
                 continue
         if call_split(name, str(next(iter(arguments.values())))) == split:

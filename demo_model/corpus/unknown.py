@@ -9,30 +9,45 @@ from demo_model.corpus.base import Check, Turn, messy
 from demo_model.corpus.greetings import NO_CODE, NO_LIVE, NO_TRANSLATION, PARDON, UNKNOWN
 
 _NOUNS = (
-    "car engine bank tax phone battery laptop window door tooth knee doctor lawyer movie film actor singer band album game football "
-    "tennis basketball chess president minister election war treaty empire emperor mammoth glacier earthquake hurricane "
-    "stock bond market company startup loan mortgage insurance contract visa passport airport hotel flight ticket subway "
-    "virus vaccine cancer blood bone muscle vitamin protein diet sugar coffee wine beer pizza pasta sushi burger salad soup bread "
-    "cheese chocolate butter rice noodle curry sauce oven fridge microwave printer router keyboard screen server database compiler "
-    "kernel algorithm theorem equation matrix vector integral fraction triangle circle polygon prime laser neutron proton "
+    "car engine bank tax phone battery laptop window door tooth knee doctor lawyer movie film actor singer band album "
+    "game football "
+    "tennis basketball chess president minister election war treaty empire emperor mammoth glacier earthquake "
+    "hurricane "
+    "stock bond market company startup loan mortgage insurance contract visa passport airport hotel flight ticket "
+    "subway "
+    "virus vaccine cancer blood bone muscle vitamin protein diet sugar coffee wine beer pizza pasta sushi burger "
+    "salad soup bread "
+    "cheese chocolate butter rice noodle curry sauce oven fridge microwave printer router keyboard screen server "
+    "database compiler "
+    "kernel algorithm theorem equation matrix vector integral fraction triangle circle polygon prime laser neutron "
+    "proton "
     "electron asteroid nebula telescope satellite rocket submarine tractor truck bus motorcycle helicopter "
-    "bridge tunnel dam skyscraper pyramid temple church mosque museum statue novel essay letter email report resume invoice budget "
-    "philosophy religion economy inflation democracy justice law crime police army soldier weapon peace poverty education university "
-    "professor exam homework thesis grammar verb noun language dialect alphabet piano trumpet saxophone opera ballet sculpture "
-    "fashion jewelry perfume makeup haircut beard tattoo jacket trousers shoe sock zipper needle fabric wool cotton leather plastic "
+    "bridge tunnel dam skyscraper pyramid temple church mosque museum statue novel essay letter email report resume "
+    "invoice budget "
+    "philosophy religion economy inflation democracy justice law crime police army soldier weapon peace poverty "
+    "education university "
+    "professor exam homework thesis grammar verb noun language dialect alphabet piano trumpet saxophone opera ballet "
+    "sculpture "
+    "fashion jewelry perfume makeup haircut beard tattoo jacket trousers shoe sock zipper needle fabric wool cotton "
+    "leather plastic "
     "metal steel copper iron diamond crystal sand mud clay brick cement paint glue hammer screw nail drill saw wrench"
 ).split()
 _ADJECTIVES = (
-    "expensive cheap heavy fast slow loud soft hard famous rich poor old new dangerous safe clean dirty bitter sour sweet spicy cold "
-    "wet dry strong weak popular rare common round flat square deep shallow bright boring important illegal difficult easy"
+    "expensive cheap heavy fast slow loud soft hard famous rich poor old new dangerous safe clean dirty bitter sour "
+    "sweet spicy cold "
+    "wet dry strong weak popular rare common round flat square deep shallow bright boring important illegal difficult "
+    "easy"
 ).split()
 _VERBS = (
-    "fix build sell buy clean cook paint repair design install remove find grow train wash learn play draw fold tune cut store ship "
+    "fix build sell buy clean cook paint repair design install remove find grow train wash learn play draw fold tune "
+    "cut store ship "
     "invest open close change upgrade measure test"
 ).split()
 _PEOPLE = (
-    "Napoleon Caesar Cleopatra Mozart Beethoven Bach Picasso Gandhi Lincoln Washington Churchill Darwin Galileo Plato Socrates "
-    "Aristotle Confucius Tesla Edison Curie Turing Hawking Kepler Obama Messi Ronaldo Madonna Elvis Spielberg Tolkien Dickens Goethe"
+    "Napoleon Caesar Cleopatra Mozart Beethoven Bach Picasso Gandhi Lincoln Washington Churchill Darwin Galileo Plato "
+    "Socrates "
+    "Aristotle Confucius Tesla Edison Curie Turing Hawking Kepler Obama Messi Ronaldo Madonna Elvis Spielberg Tolkien "
+    "Dickens Goethe"
 ).split()
 _LANDS = "Kenya Peru Chile Cuba Nepal Iran Iceland Texas Vietnam Iraq Ghana Nigeria Bolivia Laos Qatar Fiji Mali Chad Serbia Latvia".split()
 _LANGUAGES = "French German Spanish Italian Japanese Korean Russian Latin Arabic Hindi Portuguese Dutch".split()
@@ -96,7 +111,9 @@ _FRAGMENTS = (
     "{n} {n2}", "{adj} {n}", "There is a {n} in my {n2}.", "I like {n}s.", "She has a {adj} {n}.", "I have a {n}.", "We {v} the {n}", "I bought a {n}.",
     "the {n} of the {n2}", "{p} and {p2}", "I am from {l}", "I learn {g}.", "I am learning to {v}.", "They {v} {n}s every day.",
 )  # fmt: skip
-NO_QUESTION = "I am not sure what to say to that: I am only a tiny demo model. Would you like a story, a sum, or a sorted list?"
+NO_QUESTION = (
+    "I am not sure what to say to that: I am only a tiny demo model. Would you like a story, a sum, or a sorted list?"
+)
 
 
 def fragment_turn(rng: Random) -> Turn:
@@ -111,5 +128,7 @@ def fragment_turn(rng: Random) -> Turn:
 
 def _gibberish(rng: Random) -> str:
     if rng.random() < 0.5:
-        return " ".join("".join(rng.choices("asdfghjklqwertyuiopzxcvbnm", k=rng.randint(3, 8))) for _ in range(rng.randint(1, 3)))
+        return " ".join(
+            "".join(rng.choices("asdfghjklqwertyuiopzxcvbnm", k=rng.randint(3, 8))) for _ in range(rng.randint(1, 3))
+        )
     return " ".join(world.made_up_word(rng) for _ in range(rng.randint(1, 4))) + rng.choice(("", "", "?", "."))
