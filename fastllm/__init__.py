@@ -14,6 +14,7 @@ same ones. Settings are `EngineConfig` (at load) and `GenerationConfig` (for eac
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from fastllm.config import AliasNotice, EngineConfig, GenerationConfig
@@ -174,7 +175,16 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'fastllm' has no attribute {name!r}")
     module = _LAZY[name]
-    value = getattr(importlib.import_module(module), name) if module else importlib.import_module(f"fastllm.{name}")
+    try:
+        value = getattr(importlib.import_module(module), name) if module else importlib.import_module(f"fastllm.{name}")
+    except ImportError as error:
+        if importlib.util.find_spec("fastllm._core") is None:
+            raise ImportError(
+                f"fastllm.{name} needs the native module, which is not built here ({__path__[0]}). "
+                "Install the package with `pip install .`, and start Python outside the source tree.",
+                name="fastllm._core",
+            ) from error
+        raise
     globals()[name] = value
     return value
 

@@ -6,14 +6,11 @@ laid over each other: the checkpoint's ``generation_config.json``, then a call's
 
 from __future__ import annotations
 
-import difflib
 import inspect
-import json
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from fastllm.errors import InvalidConfig, LoadError
@@ -42,6 +39,11 @@ def _notice(alias: str, meaning: str) -> None:
 
 
 def _unknown(owner: str, name: str, known: Iterable[str]) -> UnknownField:
+    import difflib
+
+    if name in ("prompt", "config", "messages", "prompts"):  # positional-only in the verbs
+        hint = f"Give it by position: stream({name}, ...)."
+        return UnknownField(f"[{owner}] {name!r} is no field of the configuration.", hint=hint, fields=(name,))
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     hint = f"Did you mean {close[0]!r}?" if close else f"help(fastllm.{owner}) lists the fields."
     return UnknownField(f"[{owner}] unknown field {name!r}.", hint=hint, fields=(name,))
@@ -339,6 +341,9 @@ class GenerationConfig:
             LoadError: The path does not exist or the file is not a JSON object.
             InvalidConfig: A value is out of range.
         """
+        import json
+        from pathlib import Path
+
         place = Path(path)
         file = place / "generation_config.json" if place.is_dir() else place
         if not file.exists():

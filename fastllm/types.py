@@ -6,7 +6,6 @@ Plain frozen dataclasses. They hold no reference to the engine, so they can be k
 from __future__ import annotations
 
 import builtins
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,14 +60,20 @@ def _clip(text: str, limit: int = 60) -> str:
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
 
 
+def _escape(value: object) -> str:
+    """Text for HTML."""
+    import html
+
+    return html.escape(str(value))
+
+
 def _table(title: str, rows: Sequence[tuple[str, object]]) -> str:
     """A plain two-column HTML table, everything escaped."""
     body = "".join(
-        f'<tr><th style="text-align:left">{html.escape(str(name))}</th>'
-        f'<td style="text-align:left">{html.escape(str(value))}</td></tr>'
+        f'<tr><th style="text-align:left">{_escape(name)}</th><td style="text-align:left">{_escape(value)}</td></tr>'
         for name, value in rows
     )
-    return f"<table><caption>{html.escape(title)}</caption>{body}</table>"
+    return f"<table><caption>{_escape(title)}</caption>{body}</table>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +282,7 @@ class Completion:
         )
 
     def _repr_html_(self) -> str:
-        text = html.escape(self.text)
+        text = _escape(self.text)
         facts = [
             ("finish", self.finish_reason if self.stop is None else f"{self.finish_reason} ({self.stop!r})"),
             ("tokens", f"{self.usage.prompt_tokens} prompt ({self.usage.cached_tokens} cached), "
@@ -288,7 +293,7 @@ class Completion:
         ]  # fmt: skip
         return (
             f'<div dir="auto" style="white-space:pre-wrap;overflow-wrap:anywhere">{text}</div>'
-            f"<details><summary>{html.escape(self.finish_reason)} · {self.usage.completion_tokens} tokens</summary>"
+            f"<details><summary>{_escape(self.finish_reason)} · {self.usage.completion_tokens} tokens</summary>"
             f"{_table('Completion', facts)}</details>"
         )
 
