@@ -1,4 +1,4 @@
-"""Makes ``demo_model`` of the checkout importable without putting the checkout, and so its ``fastllm/``, on the path."""
+"""Makes ``demo_model`` of the checkout importable; the checkout itself, with its ``fastllm/``, stays off the path."""
 
 from __future__ import annotations
 
