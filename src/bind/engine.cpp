@@ -107,6 +107,7 @@ EngineHandle::~EngineHandle() {
 
 void bind_engine(py::module_& m) {
   py::register_local_exception_translator(&translate);
+  bind_sampling(m);
   m.def("after_fork_in_child", &engine::after_fork_in_child);
   py::class_<EngineHandle>(m, "Engine")
       .def(py::init(&make_engine), py::arg("program"), py::arg("vocab"), py::kw_only(), py::arg("max_running"),

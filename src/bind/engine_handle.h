@@ -52,6 +52,8 @@ std::vector<std::int32_t> token_ids_from(py::handle source, const char* where);
 // SamplingParams from the fields given by name. Error(invalid_config) for unknown names (with the known ones) and for wrong types.
 sampling::SamplingParams params_from(const py::dict& fields);
 
+void bind_sampling(py::module_& m);  // sample_logits; called by bind_engine
+
 // Text that is known to be UTF-8.
 inline py::str text_of(const std::string& text) {
   PyObject* object = PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace");
