@@ -7,8 +7,9 @@ events for all others.)
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio.lowlevel import RunVar, current_token
 
@@ -22,18 +23,55 @@ class LoopGone(Exception):  # noqa: N818 - a fact, as in the rest of the tree
     """The event loop has ended; nobody is left to wake."""
 
 
+class LoopEvent(Protocol):
+    """An event of one loop: used once, set and awaited on the loop."""
+
+    def set(self) -> Any:
+        """Lets the waiting task go on."""
+
+    def wait(self) -> Awaitable[Any]:
+        """Waits for it."""
+
+
 class Loop:
     """An event loop, posted to from any thread.
 
+    What is done for every token goes to asyncio or trio directly: anyio's own layer costs as much as the work itself.
+
     Attributes:
         native: The asyncio loop or the trio token.
+        new_event: Makes an event of this loop.
     """
 
-    __slots__ = ("_is_trio", "native")
+    __slots__ = ("_current", "_is_trio", "_pause", "native", "new_event")
 
     def __init__(self, native: Any) -> None:
         self.native = native
         self._is_trio = hasattr(native, "run_sync_soon")
+        self.new_event: Callable[[], LoopEvent]
+        if self._is_trio:
+            trio = sys.modules["trio"]
+            self._current = trio.lowlevel.current_trio_token
+            self._pause = trio.lowlevel.checkpoint
+            self.new_event = trio.Event
+        else:
+            asyncio = sys.modules["asyncio"]
+            self._current = asyncio.get_running_loop
+            self._pause = asyncio.sleep
+            self.new_event = asyncio.Event
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the calling task runs on this loop."""
+        try:
+            return self._current() is self.native
+        except RuntimeError:
+            return False
+
+    def checkpoint(self) -> Awaitable[None]:
+        """Lets other tasks run and cancellation arrive."""
+        awaitable: Awaitable[None] = self._pause() if self._is_trio else self._pause(0)
+        return awaitable
 
     def post(self, callback: Callable[[], object]) -> None:
         """Has the loop call a function soon. From any thread; never waits.

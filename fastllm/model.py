@@ -617,6 +617,7 @@ class Model:
             adapter=adapter,
             chat=chat or _prompts.is_messages(prompt),
             echo=self._echo(ids, config) if config.echo else (),
+            lookahead=lookahead,
         )
 
     def _echo(self, ids: Sequence[int], config: GenerationConfig) -> tuple[Token, ...]:

@@ -13,11 +13,9 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from anyio import CancelScope, Event, move_on_after
-from anyio.lowlevel import checkpoint
+from anyio import CancelScope, move_on_after
 
 from fastllm import errors
-from fastllm._loops import current_loop
 from fastllm.types import Completion, FinishReason, Message, RequestState, Timing, Token, TopToken, Usage
 
 if TYPE_CHECKING:
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
 
     from fastllm import _core
     from fastllm._delivery import Mailbox
+    from fastllm._loops import Loop
     from fastllm.config import GenerationConfig
     from fastllm.model import Model
 
@@ -49,6 +48,7 @@ class Ticket:
         adapter: Name of its adapter.
         chat: Whether the answer is a message.
         echo: The prompt as tokens, if it is to be given first.
+        lookahead: Tokens it may run ahead of its reader; None: to its end.
     """
 
     model: Model
@@ -60,6 +60,7 @@ class Ticket:
     adapter: str | None = None
     chat: bool = False
     echo: tuple[Token, ...] = ()
+    lookahead: int | None = None
 
 
 class StreamText(str, Generic[_IteratorT]):
@@ -102,6 +103,8 @@ class RequestHandle:
         self._tokens: list[Token] = []
         self._pieces: list[str] = []
         self._generated = 0  # tokens read that the engine made
+        self._wanted = 0  # what the engine was told we want, if it looks
+        self._stride = _stride(ticket)  # tell it after so many tokens only
         self._cut = False  # cancelled by us: what was not read is dropped
         self._exhausted = False
         self._end: dict[str, Any] | None = None
@@ -205,14 +208,16 @@ class RequestHandle:
         """Whether the next read need not wait: a token is there, or the end."""
         return bool(self._echo or self._cut or self._ahead or self._request.unread or self._ended_as() is not None)
 
-    def _ask(self, count: int = 1) -> None:
-        """Lets the engine run on: the reader wants so many tokens more."""
-        if not self._echo:
-            self._request.want(self._generated + count)
+    def _ask(self) -> None:
+        """Lets the engine run on: the reader wants one token more."""
+        if self._generated >= self._wanted and not self._echo:
+            self._request.want(self._generated + 1)
+            self._wanted = self._generated + self._stride
 
     def _ask_for_all(self) -> None:
         """Lets the engine run to the end: the reader wants everything."""
         self._request.want(_TO_THE_END)
+        self._wanted = _TO_THE_END
 
     def _pop(self) -> Token | None:
         """The next token, or None at the end. Call it when `_is_ready`.
@@ -312,19 +317,17 @@ class RequestHandle:
         )
 
 
+def _stride(ticket: Ticket) -> int:
+    """After how many tokens to tell the engine that its reader goes on: never more than it may run ahead."""
+    if ticket.lookahead is None:
+        return _TO_THE_END
+    return max(1, ticket.lookahead // 16)
+
+
 def _token(raw: tuple[Any, ...], reason: FinishReason | None, tail: tuple[str, bytes]) -> Token:
     id_, text, data, index, logprob, top, special, time_s = raw
-    return Token(
-        id=id_,
-        text=text + tail[0],
-        bytes=data + tail[1],
-        index=index,
-        logprob=logprob,
-        top=tuple(TopToken(*entry) for entry in top) if top else (),
-        special=special,
-        time_s=time_s,
-        finish_reason=reason,
-    )
+    alternatives = tuple(TopToken(*entry) for entry in top) if top else ()
+    return Token(id_, text + tail[0], data + tail[1], index, logprob, alternatives, special, time_s, reason)
 
 
 def _timing(end: dict[str, Any]) -> Timing:
@@ -384,13 +387,13 @@ class TokenStream(RequestHandle):
         return self
 
     async def __anext__(self) -> Token:
-        self._begin_read()
+        loop = self._begin_read()
         try:
             self._ask()
             if self._is_ready():
-                await checkpoint()
+                await loop.checkpoint()
             while not self._is_ready():
-                await self._news()
+                await self._news(loop)
             token = self._pop()
         except errors.FastLLMError:
             raise
@@ -425,10 +428,10 @@ class TokenStream(RequestHandle):
             EngineError: The engine failed or was closed meanwhile.
         """
         if self.completion is None:
-            self._begin_read()
+            loop = self._begin_read()
             try:
                 self._ask_for_all()
-                await checkpoint()
+                await loop.checkpoint()
                 await self._until_ended()
             except errors.FastLLMError:
                 raise
@@ -466,28 +469,30 @@ class TokenStream(RequestHandle):
 
     # --- waiting
 
-    def _bind(self) -> None:
+    def _bind(self) -> Loop:
         port = self._mailbox.port
         if port is None:
-            self._mailbox.port = self._delivery.port()
-        elif port.loop.native is not current_loop().native:
+            port = self._mailbox.port = self._delivery.port()
+        elif not port.loop.is_current:
             raise errors.WrongLoop(
                 f"[{self.request_id}] the stream is being read on another event loop.",
                 hint="A stream belongs to the loop of its first read; cancel() alone works from anywhere.",
             )
+        return port.loop
 
-    def _begin_read(self) -> None:
+    def _begin_read(self) -> Loop:
         if self._busy:
             raise errors.StreamBusy(
                 f"[{self.request_id}] another task is already waiting for this stream.",
                 hint="A stream has one consumer: let it hand the tokens on, or make a second stream.",
             )
-        self._bind()
+        loop = self._bind()
         self._busy = True
+        return loop
 
-    async def _news(self) -> None:
+    async def _news(self, loop: Loop) -> None:
         """Waits for the next delivery. Check for it before, without awaiting in between."""
-        event = Event()
+        event = loop.new_event()
         wake = event.set
         self._mailbox.listeners.append(wake)
         try:
@@ -498,8 +503,7 @@ class TokenStream(RequestHandle):
     async def _until_ended(self) -> None:
         if self._ended_as() is not None:
             return
-        self._bind()
-        mailbox, request, event = self._mailbox, self._request, Event()
+        mailbox, request, event = self._mailbox, self._request, self._bind().new_event()
 
         def look() -> None:
             if request.finish is not None:
