@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -149,8 +149,3 @@ def save_model(state: dict[str, Tensor], shape: Shape, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     generation = {"do_sample": False, "eos_token_id": [2, 0], "pad_token_id": 0, "max_new_tokens": 256}
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=1) + "\n")
-
-
-def shape_dict(shape: Shape) -> dict[str, int | float]:
-    """The sizes as a plain dict."""
-    return asdict(shape)

@@ -159,12 +159,6 @@ def single(rng: Random, turn: Turn) -> Chat:
     return chat_of([turn], system=_system(rng))
 
 
-__all__ = [
-    "any_turn", "brought_story_chat", "given_story_chat", "memory_chat", "mixed_chat", "not_told_turn", "single",
-    "story_chat",
-]  # fmt: skip
-
-
 def memory_turns(rng: Random) -> Memory:
     """A fact about the person and the question about it."""
     return _memory(rng)

@@ -174,3 +174,59 @@ def test_the_shipped_files_are_small_and_agree() -> None:
     for text in ("17 + 25 = 42", "你好！", 'He said: "naïve" 🙂\n\n  x', "<tool_call>"):
         assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
     assert len(tokenizer.encode("1234").ids) == 4
+
+
+def test_packed_rows_hold_whole_documents() -> None:
+    from tokenizers import Tokenizer
+
+    from demo_model.packing import ROW, encoded_documents, packed_rows
+
+    tokenizer = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
+    known = {tuple(ids) for ids, _ in islice(encoded_documents(tokenizer, 11), 2000)}
+    block = next(packed_rows(tokenizer, 11, rows=8))
+    assert block.tokens.shape == block.weights.shape == block.owners.shape == (8, ROW)
+    for tokens, owners in zip(block.tokens, block.owners, strict=True):
+        assert (owners > 0).mean() > 0.9
+        for number in range(1, owners.max() + 1):
+            assert tuple(int(t) for t in tokens[owners == number]) in known
+
+
+def test_only_answers_and_plain_text_are_trained_on_fully() -> None:
+    from tokenizers import Tokenizer
+
+    from demo_model.packing import WEIGHT_ONE, encoded_documents
+
+    tokenizer = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
+    for ids, weights in islice(encoded_documents(tokenizer, 12), 400):
+        text = tokenizer.decode(ids, skip_special_tokens=False)
+        if text.startswith("<|im_start|>"):
+            full = tokenizer.decode(
+                [i for i, weight in zip(ids, weights, strict=True) if weight == WEIGHT_ONE], skip_special_tokens=False
+            )
+            said = re.findall(r"<\|im_start\|>assistant\n(.*?<\|im_end\|>)", text, flags=re.DOTALL)
+            assert full == "".join(said)
+        assert weights[-1] == WEIGHT_ONE or text.endswith("\n")
+
+
+def test_the_network_is_qwen3_as_transformers_has_it(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from demo_model.network import Network, Shape, save_model
+    from demo_model.train import dense_attention
+
+    torch.manual_seed(0)
+    shape = Shape(vocab=96, hidden=48, layers=2, heads=6, kv_heads=2, head_dim=16, intermediate=80)
+    network = Network(shape)
+    state = {name: (p + 0.1 * torch.randn_like(p)).bfloat16().float() for name, p in network.named_parameters()}
+    network.load_state_dict(state)
+    save_model(state, shape, tmp_path)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert type(theirs).__name__ == "Qwen3ForCausalLM"
+    ids = torch.randint(0, 96, (2, 33))
+    with torch.no_grad():
+        ours, reference = network(ids, dense_attention(torch.ones_like(ids))), theirs(ids).logits
+        assert (ours - reference).abs().max() < 1e-4 * reference.std()
+        owners = torch.tensor([[1] * 13 + [2] * 20] * 2)  # the second document must not see the first
+        apart = network(ids, dense_attention(owners))[:, 13:]
+        alone = theirs(ids[:, 13:]).logits
+    assert (apart - alone).abs().max() < 1e-4 * reference.std()
