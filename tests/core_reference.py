@@ -1,4 +1,4 @@
-"""Float64 formulas of the engine's ops and of a small llama, written from the papers: the truth the native results are held to."""
+"""Float64 formulas of the ops and of a small llama, written from the papers: the truth native results are held to."""
 
 from __future__ import annotations
 
@@ -123,9 +123,9 @@ class Llama:
             if bias:
                 shapes |= {p + "q_bias": (heads * head_dim,), p + "v_bias": (kv_heads * head_dim,)}
         self.weights = {
-            name: (rng.standard_normal(shape) / math.sqrt(shape[-1]) if len(shape) > 1 else rng.uniform(0.5, 1.5, shape)).astype(
-                np.float32
-            )
+            name: (
+                rng.standard_normal(shape) / math.sqrt(shape[-1]) if len(shape) > 1 else rng.uniform(0.5, 1.5, shape)
+            ).astype(np.float32)
             for name, shape in shapes.items()
         }
         self.inv_freq = (1.0 / 10000 ** (np.arange(0, head_dim, 2) / head_dim)).astype(np.float32)

@@ -33,14 +33,18 @@ struct ProgramHandle {
 
 std::size_t kv_bytes_per_token(const engine::StepModel& model);
 
-// Raises the class of `code` (fastllm.errors) with attributes, e.g. {"prompt_tokens": 9000, "limit": 4096}. Needs the GIL.
-[[noreturn]] void raise_error(core::ErrorCode code, const std::string& fact, const std::string& hint, const py::dict& attrs);
+// Raises the class of `code` (fastllm.errors) with attributes, e.g. {"prompt_tokens": 9000, "limit": 4096}. Needs
+// the GIL.
+[[noreturn]] void raise_error(core::ErrorCode code, const std::string& fact, const std::string& hint,
+                              const py::dict& attrs);
 
 // The Python exception object of an error, not raised. Needs the GIL.
-py::object make_error(core::ErrorCode code, const std::string& fact, const std::string& hint, const py::dict& attrs = {});
+py::object make_error(core::ErrorCode code, const std::string& fact, const std::string& hint,
+                      const py::dict& attrs = {});
 
-// Runs release(); needs no GIL to be held. Python objects that native memory keeps alive are dropped through it, because the
-// last owner may be the step thread, or a thread that outlives the interpreter (then they are leaked on purpose).
+// Runs release(); needs no GIL to be held. Python objects that native memory keeps alive are dropped through it,
+// because the last owner may be the step thread, or a thread that outlives the interpreter (then they are leaked on
+// purpose).
 template <class Release>
 void with_gil_if_alive(Release&& release) {
 #if PY_VERSION_HEX >= 0x030D0000

@@ -13,8 +13,8 @@
 namespace fastllm::bind {
 namespace {
 
-// One live backend per (process, name, threads): Device("cpu") twice shares a thread pool. The process id is part of the key
-// because threads do not survive a fork.
+// One live backend per (process, name, threads): Device("cpu") twice shares a thread pool. The process id is part of
+// the key because threads do not survive a fork.
 std::shared_ptr<device::Backend> shared_backend(const std::string& name, int threads) {
   static std::mutex mutex;
   static std::map<std::pair<std::string, std::pair<int, int>>, std::weak_ptr<device::Backend>> live;

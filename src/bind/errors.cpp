@@ -1,5 +1,6 @@
-// core::Error -> the class of its code in fastllm.errors; std::bad_alloc -> OutOfMemory. When that module cannot be imported (a
-// broken installation, an interpreter going down) the error still arrives, as a RuntimeError with the same text.
+// core::Error -> the class of its code in fastllm.errors; std::bad_alloc -> OutOfMemory. When that module cannot be
+// imported (a broken installation, an interpreter going down) the error still arrives, as a RuntimeError with the
+// same text.
 
 #include <exception>
 #include <new>

@@ -34,7 +34,8 @@ struct ValueHandle {
 
 int id_in(const std::shared_ptr<Graph>& graph, const ValueHandle& value, const char* where) {
   if (value.graph != graph)
-    fail(ErrorCode::invalid_request, cat("[", where, "] the value '", value.value().name, "' belongs to another graph."));
+    fail(ErrorCode::invalid_request,
+         cat("[", where, "] the value '", value.value().name, "' belongs to another graph."));
   return value.id;
 }
 
@@ -54,7 +55,8 @@ void bind_graph_class(py::module_& m) {
       .def_property_readonly("dtype", [](const ValueHandle& self) { return core::dtype_name(self.value().type.dtype); })
       .def_property_readonly("name", [](const ValueHandle& self) { return self.value().name; })
       .def("__repr__", [](const ValueHandle& self) {
-        return "<Value " + self.graph->value_text(self.id) + " " + self.value().type.str() + " " + core::dtype_name(self.value().type.dtype) + ">";
+        return "<Value " + self.graph->value_text(self.id) + " " + self.value().type.str() + " " +
+               core::dtype_name(self.value().type.dtype) + ">";
       });
 
   using Shared = std::shared_ptr<Graph>;
@@ -64,11 +66,14 @@ void bind_graph_class(py::module_& m) {
       .def("positions", [](const Shared& self) { return ValueHandle{self, self->positions()}; })
       .def(
           "constant",
-          [](const Shared& self, const std::string& name, const core::Tensor& tensor) { return ValueHandle{self, self->constant(name, tensor)}; },
+          [](const Shared& self, const std::string& name, const core::Tensor& tensor) {
+            return ValueHandle{self, self->constant(name, tensor)};
+          },
           py::arg("name"), py::arg("tensor"))
       .def(
           "op",
-          [](const Shared& self, const std::string& kind, const std::vector<ValueHandle>& inputs, const py::dict& attrs, const std::string& name) {
+          [](const Shared& self, const std::string& kind, const std::vector<ValueHandle>& inputs, const py::dict& attrs,
+             const std::string& name) {
             std::vector<int> ids;
             for (const ValueHandle& value : inputs) ids.push_back(id_in(self, value, kind.c_str()));
             std::vector<ValueHandle> out;
@@ -89,33 +94,42 @@ void bind_graph_class(py::module_& m) {
           },
           py::arg("value"), py::arg("start"), py::arg("stop"))
       .def(
-          "set_output", [](const Shared& self, const ValueHandle& logits) { self->set_output(id_in(self, logits, "set_output")); },
+          "set_output",
+          [](const Shared& self, const ValueHandle& logits) { self->set_output(id_in(self, logits, "set_output")); },
           py::arg("logits"))
       .def("dump", &Graph::dump);
 }
 
 // Logits of one eager step: what parity tests and notebooks compare with the op-by-op forward.
-py::array_t<float> program_logits(const ProgramHandle& self, const graph::EagerStep& step, const std::optional<std::vector<std::int32_t>>& rows) {
+py::array_t<float> program_logits(const ProgramHandle& self, const graph::EagerStep& step,
+                                  const std::optional<std::vector<std::int32_t>>& rows) {
   if (self.model.use_count() > 1)
-    fail(ErrorCode::invalid_request, "[program] an engine runs this program.", "Ask the engine, or compile a program of your own.");
+    fail(ErrorCode::invalid_request, "[program] an engine runs this program.",
+         "Ask the engine, or compile a program of your own.");
   const device::StepView& view = step.view();
   if (view.tokens == 0) fail(ErrorCode::invalid_request, "[program] the step has no tokens.", "Call step.begin first.");
   if (step.backend() != self.device.backend)
-    fail(ErrorCode::invalid_request, cat("[program] the step lives on ", step.backend()->info().name, ", the program on ", self.device.name, "."),
+    fail(ErrorCode::invalid_request,
+         cat("[program] the step lives on ", step.backend()->info().name, ", the program on ", self.device.name, "."),
          "Make both with one Device.");
   const auto layers = self.model->kv_layers();
   if (view.kv.size() != layers.size())
-    fail(ErrorCode::invalid_request, cat("[program] the step has ", view.kv.size(), " cache layers, but the model has ", layers.size(), "."));
+    fail(ErrorCode::invalid_request,
+         cat("[program] the step has ", view.kv.size(), " cache layers, but the model has ", layers.size(), "."));
   for (std::size_t i = 0; i < layers.size(); ++i)
-    if (view.kv[i].kv_heads != layers[i].kv_heads || view.kv[i].head_dim != layers[i].head_dim || view.kv[i].v_head_dim != layers[i].v_head_dim)
-      fail(ErrorCode::shape_error, cat("[program] layer ", i, " caches ", layers[i].kv_heads, " heads of ", layers[i].head_dim, " and ",
-                                       layers[i].v_head_dim, " channels, but the step's has ", view.kv[i].kv_heads, ", ", view.kv[i].head_dim, ", ",
-                                       view.kv[i].v_head_dim, "."));
+    if (view.kv[i].kv_heads != layers[i].kv_heads || view.kv[i].head_dim != layers[i].head_dim ||
+        view.kv[i].v_head_dim != layers[i].v_head_dim)
+      fail(ErrorCode::shape_error,
+           cat("[program] layer ", i, " caches ", layers[i].kv_heads, " heads of ", layers[i].head_dim, " and ",
+               layers[i].v_head_dim, " channels, but the step's has ", view.kv[i].kv_heads, ", ", view.kv[i].head_dim,
+               ", ", view.kv[i].v_head_dim, "."));
   for (int t = 0; t < view.tokens; ++t)
     if (view.token_ids[t] < 0 || view.token_ids[t] >= self.model->vocab_size())
-      fail(ErrorCode::invalid_request, cat("[program] token id ", view.token_ids[t], " is outside 0..", self.model->vocab_size() - 1, "."));
+      fail(ErrorCode::invalid_request,
+           cat("[program] token id ", view.token_ids[t], " is outside 0..", self.model->vocab_size() - 1, "."));
   if (step.length() > self.model->context_length())
-    fail(ErrorCode::context_too_long, cat("[program] ", step.length(), " tokens, but the context holds ", self.model->context_length(), "."));
+    fail(ErrorCode::context_too_long,
+         cat("[program] ", step.length(), " tokens, but the context holds ", self.model->context_length(), "."));
   std::vector<std::int32_t> wanted;
   if (rows) {
     wanted = *rows;
@@ -137,11 +151,13 @@ py::array_t<float> program_logits(const ProgramHandle& self, const graph::EagerS
   return out;
 }
 
-std::shared_ptr<ProgramHandle> compile(const Graph& graph, const DeviceHandle& device, int context_length, const std::string& kv_dtype,
-                                       std::optional<std::vector<std::string>> passes) {
+std::shared_ptr<ProgramHandle> compile(const Graph& graph, const DeviceHandle& device, int context_length,
+                                       const std::string& kv_dtype, std::optional<std::vector<std::string>> passes) {
   auto handle = std::make_shared<ProgramHandle>();
+  const Graph recorded = graph;  // another thread may go on recording
   py::gil_scoped_release unlocked;
-  auto program = std::make_shared<graph::Program>(graph, device.backend, graph::ProgramOptions{context_length, kv_dtype, std::move(passes)});
+  auto program = std::make_shared<graph::Program>(recorded, device.backend,
+                                                  graph::ProgramOptions{context_length, kv_dtype, std::move(passes)});
   handle->graph = program.get();
   handle->model = std::move(program);
   handle->device = device;
@@ -155,27 +171,30 @@ void bind_graph(py::module_& m) {
 
   using Shared = std::shared_ptr<ProgramHandle>;
   py::class_<ProgramHandle, Shared>(m, "Program")
-      .def(py::init(&compile), py::arg("graph"), py::arg("device"), py::kw_only(), py::arg("context_length"), py::arg("kv_dtype") = "auto",
-           py::arg("passes") = py::none())
+      .def(py::init(&compile), py::arg("graph"), py::arg("device"), py::kw_only(), py::arg("context_length"),
+           py::arg("kv_dtype") = "auto", py::arg("passes") = py::none())
       .def_property_readonly("vocab_size", [](const ProgramHandle& self) { return self.model->vocab_size(); })
       .def_property_readonly("context_length", [](const ProgramHandle& self) { return self.model->context_length(); })
       .def_property_readonly("weight_bytes", [](const ProgramHandle& self) { return self.model->weight_bytes(); })
       .def_property_readonly("device", [](const ProgramHandle& self) { return self.device; })
-      .def_property_readonly("kv_bytes_per_token", [](const ProgramHandle& self) { return kv_bytes_per_token(*self.model); })
-      .def_property_readonly("kv_layers", [](const ProgramHandle& self) {
-        py::list layers;
-        for (const engine::KvSpec& spec : self.model->kv_layers()) {
-          py::dict layer;
-          layer["kv_heads"] = spec.kv_heads;
-          layer["head_dim"] = spec.head_dim;
-          layer["v_head_dim"] = spec.v_head_dim;
-          layer["dtype"] = core::dtype_name(spec.dtype);
-          layers.append(layer);
-        }
-        return layers;
-      })
+      .def_property_readonly("kv_bytes_per_token",
+                             [](const ProgramHandle& self) { return kv_bytes_per_token(*self.model); })
+      .def_property_readonly("kv_layers",
+                             [](const ProgramHandle& self) {
+                               py::list layers;
+                               for (const engine::KvSpec& spec : self.model->kv_layers()) {
+                                 py::dict layer;
+                                 layer["kv_heads"] = spec.kv_heads;
+                                 layer["head_dim"] = spec.head_dim;
+                                 layer["v_head_dim"] = spec.v_head_dim;
+                                 layer["dtype"] = core::dtype_name(spec.dtype);
+                                 layers.append(layer);
+                               }
+                               return layers;
+                             })
       .def("logits", &program_logits, py::arg("step"), py::arg("rows") = py::none())
-      .def("dump", [](const ProgramHandle& self) { return self.graph ? self.graph->dump() : std::string("null model\n"); })
+      .def("dump",
+           [](const ProgramHandle& self) { return self.graph ? self.graph->dump() : std::string("null model\n"); })
       .def_static(
           "null",
           [](int vocab_size, int context_length, int step_us) {

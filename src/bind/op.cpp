@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "bind/bind.h"
 #include "bind/attrs.h"
+#include "bind/bind.h"
 #include "graph/eager.h"
 
 namespace fastllm::bind {
@@ -54,10 +54,12 @@ engine::KvSpec kv_spec_from(const py::dict& layer) {
       const auto text = py::cast<std::string>(value);
       const auto dtype = core::dtype_from_name(text);
       if (!dtype || !core::is_floating(*dtype))
-        fail(ErrorCode::dtype_error, cat("[eager_step] a cache of dtype '", text, "'."), "Use float32, float16 or bfloat16.");
+        fail(ErrorCode::dtype_error, cat("[eager_step] a cache of dtype '", text, "'."),
+             "Use float32, float16 or bfloat16.");
       spec.dtype = *dtype;
     } else {
-      fail(ErrorCode::invalid_request, cat("[eager_step] a layer has no field '", name, "'."), "Known: kv_heads, head_dim, v_head_dim, dtype.");
+      fail(ErrorCode::invalid_request, cat("[eager_step] a layer has no field '", name, "'."),
+           "Known: kv_heads, head_dim, v_head_dim, dtype.");
     }
   }
   if (spec.v_head_dim == 0) spec.v_head_dim = spec.head_dim;
@@ -76,7 +78,9 @@ void bind_op(py::module_& m) {
            py::arg("device"), py::arg("layers"), py::arg("capacity"))
       .def(
           "begin",
-          [](EagerStep& self, const std::vector<std::int32_t>& token_ids, std::int64_t rope_len) { self.begin(token_ids, rope_len); },
+          [](EagerStep& self, const std::vector<std::int32_t>& token_ids, std::int64_t rope_len) {
+            self.begin(token_ids, rope_len);
+          },
           py::arg("token_ids"), py::kw_only(), py::arg("rope_len") = 0)
       .def_property_readonly("length", &EagerStep::length)
       .def_property_readonly("token_ids", &EagerStep::token_ids)
@@ -84,7 +88,8 @@ void bind_op(py::module_& m) {
 
   m.def(
       "run_op",
-      [](const DeviceHandle& device, const std::string& kind, const std::vector<Tensor>& inputs, const py::dict& attrs, const EagerStep* step) {
+      [](const DeviceHandle& device, const std::string& kind, const std::vector<Tensor>& inputs, const py::dict& attrs,
+         const EagerStep* step) {
         const graph::OpSpec spec = graph::parse_op(kind, attrs_from(attrs));
         py::gil_scoped_release unlocked;
         return graph::run_eager(*device.backend, spec, inputs, step);

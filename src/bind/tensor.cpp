@@ -15,10 +15,10 @@
 namespace fastllm::bind {
 namespace {
 
+using core::cat;
 using core::DType;
 using core::ErrorCode;
 using core::fail;
-using core::cat;
 using core::Shape;
 using core::Storage;
 using core::Tensor;
@@ -28,19 +28,24 @@ const char* numpy_name(DType dtype) {
   switch (dtype) {
     case DType::bf16:
     case DType::f8_e4m3:
-    case DType::f8_e5m2: return nullptr;
-    default: return core::dtype_name(dtype);
+    case DType::f8_e5m2:
+      return nullptr;
+    default:
+      return core::dtype_name(dtype);
   }
 }
 
 DType dtype_named(const std::string& name) {
   if (const auto dtype = core::dtype_from_name(name)) return *dtype;
   std::string known;
-  for (int i = 0; i <= static_cast<int>(DType::f8_e5m2); ++i) known += (i ? ", " : "") + std::string(core::dtype_name(DType(i)));
+  for (int i = 0; i <= static_cast<int>(DType::f8_e5m2); ++i)
+    known += (i ? ", " : "") + std::string(core::dtype_name(DType(i)));
   fail(ErrorCode::dtype_error, cat("[tensor] there is no dtype '", name, "'."), "Known: " + known + ".");
 }
 
-Shape shape_of(const std::vector<std::int64_t>& dims) { return Shape(std::span<const std::int64_t>(dims)); }
+Shape shape_of(const std::vector<std::int64_t>& dims) {
+  return Shape(std::span<const std::int64_t>(dims));
+}
 
 py::tuple tuple_of(const Shape& shape) {
   py::tuple out(static_cast<std::size_t>(shape.rank()));
@@ -95,7 +100,8 @@ Tensor from_numpy(const py::array& given, bool copy) {
   py::array array = given;
   if (copy) array = py::array(given.attr("copy")("C"));
   if (array.ndim() > core::kMaxRank)
-    fail(ErrorCode::shape_error, cat("[from_numpy] the array has ", array.ndim(), " axes, but a tensor has at most ", core::kMaxRank, "."));
+    fail(ErrorCode::shape_error,
+         cat("[from_numpy] the array has ", array.ndim(), " axes, but a tensor has at most ", core::kMaxRank, "."));
   std::vector<std::int64_t> dims(static_cast<std::size_t>(array.ndim()));
   for (std::size_t i = 0; i < dims.size(); ++i) dims[i] = array.shape(static_cast<py::ssize_t>(i));
   const Shape shape = shape_of(dims);
@@ -105,7 +111,8 @@ Tensor from_numpy(const py::array& given, bool copy) {
   for (int i = 0; i < shape.rank(); ++i) {
     const std::int64_t step = array.strides(i);
     if (step % size != 0 && shape[i] > 1)
-      fail(ErrorCode::shape_error, cat("[from_numpy] axis ", i, " steps by ", step, " bytes, no multiple of the element's ", size, "."),
+      fail(ErrorCode::shape_error,
+           cat("[from_numpy] axis ", i, " steps by ", step, " bytes, no multiple of the element's ", size, "."),
            "Pass a copy: array.copy().");
     strides[i] = shape[i] > 1 ? step / size : 1;
     const std::int64_t reach = (shape[i] > 0 ? shape[i] - 1 : 0) * strides[i] * size;
@@ -118,22 +125,26 @@ Tensor from_numpy(const py::array& given, bool copy) {
   }
   auto* first = const_cast<char*>(static_cast<const char*>(array.data()));
   if (reinterpret_cast<std::uintptr_t>(first) % static_cast<std::uintptr_t>(size) != 0)
-    fail(ErrorCode::shape_error, "[from_numpy] the array's memory is not aligned to its element size.", "Pass a copy: array.copy().");
+    fail(ErrorCode::shape_error, "[from_numpy] the array's memory is not aligned to its element size.",
+         "Pass a copy: array.copy().");
   const bool writable = array.writeable();
   PyObject* held = array.release().ptr();
   auto storage = std::make_shared<Storage>(
-      first + low, static_cast<std::size_t>(high - low), core::Place{}, [held] { with_gil_if_alive([held] { Py_DECREF(held); }); }, writable);
+      first + low, static_cast<std::size_t>(high - low), core::Place{},
+      [held] { with_gil_if_alive([held] { Py_DECREF(held); }); }, writable);
   return Tensor(std::move(storage), dtype, shape, strides, -low);
 }
 
 py::array to_numpy(const py::object& self) {
   const auto& tensor = self.cast<const Tensor&>();
   if (!tensor.place().host)
-    fail(ErrorCode::device_not_available, cat("[numpy] the tensor lives on ", tensor.place().name, ", where the CPU cannot read it."),
+    fail(ErrorCode::device_not_available,
+         cat("[numpy] the tensor lives on ", tensor.place().name, ", where the CPU cannot read it."),
          "Copy it first: tensor.to_device(Device('cpu')).");
   const char* name = numpy_name(tensor.dtype());
   if (!name)
-    fail(ErrorCode::dtype_error, cat("[numpy] numpy has no ", core::dtype_name(tensor.dtype()), "."), "Cast to float32 first.");
+    fail(ErrorCode::dtype_error, cat("[numpy] numpy has no ", core::dtype_name(tensor.dtype()), "."),
+         "Cast to float32 first.");
   std::vector<py::ssize_t> shape;
   std::vector<py::ssize_t> strides;
   for (int i = 0; i < tensor.shape().rank(); ++i) {
@@ -149,8 +160,8 @@ py::array to_numpy(const py::object& self) {
 
 Tensor copy_to(device::Backend& backend, const Tensor& tensor) {
   if (tensor.place().host || tensor.place().name == backend.info().name) return backend.place(tensor);
-  fail(ErrorCode::device_not_available, cat("[to_device] the tensor lives on ", tensor.place().name, ", which cannot copy to ",
-                                            backend.info().name, " directly."));
+  fail(ErrorCode::device_not_available, cat("[to_device] the tensor lives on ", tensor.place().name,
+                                            ", which cannot copy to ", backend.info().name, " directly."));
 }
 
 void bind_tensor(py::module_& m) {
@@ -170,13 +181,16 @@ void bind_tensor(py::module_& m) {
       .def_property_readonly("device", [](const Tensor& self) { return self.place().name; })
       .def_property_readonly("writable", [](const Tensor& self) { return self.storage()->writable(); })
       .def_property_readonly("contiguous", &Tensor::contiguous)
-      .def_property_readonly("data_ptr", [](const Tensor& self) { return reinterpret_cast<std::uintptr_t>(self.data()); })
+      .def_property_readonly("data_ptr",
+                             [](const Tensor& self) { return reinterpret_cast<std::uintptr_t>(self.data()); })
       .def(
-          "reshape", [](const Tensor& self, const std::vector<std::int64_t>& shape) { return self.reshape(shape_of(shape)); },
+          "reshape",
+          [](const Tensor& self, const std::vector<std::int64_t>& shape) { return self.reshape(shape_of(shape)); },
           py::arg("shape"))
       .def("slice", &Tensor::slice, py::arg("axis"), py::arg("start"), py::arg("stop"))
       .def(
-          "permute", [](const Tensor& self, const std::vector<int>& axes) { return self.permute(axes); }, py::arg("axes"))
+          "permute", [](const Tensor& self, const std::vector<int>& axes) { return self.permute(axes); },
+          py::arg("axes"))
       .def("numpy", &to_numpy)
       .def(
           "to_device",
@@ -186,7 +200,8 @@ void bind_tensor(py::module_& m) {
           },
           py::arg("device"))
       .def("__repr__", [](const Tensor& self) {
-        return "<_core.Tensor " + std::string(core::dtype_name(self.dtype())) + " " + self.shape().str() + " on " + self.place().name + ">";
+        return "<_core.Tensor " + std::string(core::dtype_name(self.dtype())) + " " + self.shape().str() + " on " +
+               self.place().name + ">";
       });
 }
 

@@ -1,6 +1,7 @@
 #include "core/shape.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "core/error.h"
 
@@ -19,8 +20,12 @@ Shape::Shape(std::span<const std::int64_t> dims) : rank_(static_cast<int>(dims.s
 
 std::int64_t Shape::numel() const {
   std::int64_t n = 1;
-  for (std::int64_t d : dims()) n *= d;
-  return n;
+  bool wrapped = false;
+  for (std::int64_t d : dims()) {
+    if (d == 0) return 0;
+    wrapped = __builtin_mul_overflow(n, d, &n) || wrapped;
+  }
+  return wrapped ? std::numeric_limits<std::int64_t>::max() : n;  // no memory is that large: whoever allocates it fails
 }
 
 bool Shape::operator==(const Shape& other) const {

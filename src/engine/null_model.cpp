@@ -9,7 +9,8 @@
 namespace fastllm::engine {
 
 namespace {
-constexpr float kPeak = 20.0f;  // sampling at temperature 1 still gives the expected token, but for one draw in 1e6 at vocab 512
+constexpr float kPeak =
+    20.0f;  // sampling at temperature 1 still gives the expected token, but for one draw in 1e6 at vocab 512
 }
 
 NullModel::NullModel(int vocab_size, int context_length, int step_us)
@@ -19,8 +20,9 @@ NullModel::NullModel(int vocab_size, int context_length, int step_us)
       backend_(device::open_device("null")),
       kv_layers_{{.kv_heads = 1, .head_dim = 8, .v_head_dim = 8, .window = 0, .dtype = core::DType::f32}} {
   if (vocab_size < 1 || context_length < 1 || step_us < 0)
-    core::fail(core::ErrorCode::invalid_config, core::cat("[null_model] vocab_size ", vocab_size, ", context_length ", context_length, ", step_us ",
-                                                          step_us, ": sizes must be positive."));
+    core::fail(core::ErrorCode::invalid_config,
+               core::cat("[null_model] vocab_size ", vocab_size, ", context_length ", context_length, ", step_us ",
+                         step_us, ": sizes must be positive."));
 }
 
 void NullModel::reserve(const StepLimits& limits) {

@@ -1,6 +1,6 @@
 #pragma once
-// A StepModel without weights: after token t it gives token (t + 1) % vocab, and a step takes as long as asked. Scheduler, engine and
-// API tests run on it, fast and predictably.
+// A StepModel without weights: after token t it gives token (t + 1) % vocab, and a step takes as long as asked.
+// Scheduler, engine and API tests run on it, fast and predictably.
 
 #include <memory>
 #include <vector>
@@ -28,8 +28,8 @@ class NullModel : public StepModel {
   int context_length_;
   int step_us_;
   std::shared_ptr<device::Backend> backend_;  // "null"
-  std::vector<KvSpec> kv_layers_;             // one small layer, so that cache sizes have a meaning: 64 bytes a token
-  std::vector<float> logits_;                 // [rows, vocab]
+  std::vector<KvSpec> kv_layers_;  // one small layer, so that cache sizes have a meaning: 64 bytes a token
+  std::vector<float> logits_;  // [rows, vocab]
 };
 
 }  // namespace fastllm::engine

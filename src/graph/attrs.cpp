@@ -22,8 +22,8 @@ template <class E>
 struct Names;
 template <>
 struct Names<Activation> {
-  static constexpr std::array<const char*, 12> list{"none", "silu",    "gelu", "gelu_tanh", "relu", "tanh",
-                                                    "sigmoid", "exp", "square", "rsqrt", "neg", "softcap"};
+  static constexpr std::array<const char*, 12> list{"none",    "silu", "gelu",   "gelu_tanh", "relu", "tanh",
+                                                    "sigmoid", "exp",  "square", "rsqrt",     "neg",  "softcap"};
 };
 template <>
 struct Names<BinaryKind> {
@@ -35,23 +35,34 @@ struct Names<RopeLength> {
 };
 
 // The fields of each op, by name. F is called as f("eps", op.eps).
-template <class F> void fields(Embedding& op, F&& f) { f("scale", op.scale); }
-template <class F> void fields(Linear& op, F&& f) {
+template <class F>
+void fields(Embedding& op, F&& f) {
+  f("scale", op.scale);
+}
+template <class F>
+void fields(Linear& op, F&& f) {
   f("add_residual", op.add_residual);
   f("activation", op.activation);
   f("scale", op.scale);
 }
-template <class F> void fields(MatMul&, F&&) {}
-template <class F> void fields(RmsNorm& op, F&& f) {
+template <class F>
+void fields(MatMul&, F&&) {}
+template <class F>
+void fields(RmsNorm& op, F&& f) {
   f("eps", op.eps);
   f("weight_offset", op.weight_offset);
 }
-template <class F> void fields(AddRmsNorm& op, F&& f) {
+template <class F>
+void fields(AddRmsNorm& op, F&& f) {
   f("eps", op.eps);
   f("weight_offset", op.weight_offset);
 }
-template <class F> void fields(LayerNorm& op, F&& f) { f("eps", op.eps); }
-template <class F> void fields(Rope& op, F&& f) {
+template <class F>
+void fields(LayerNorm& op, F&& f) {
+  f("eps", op.eps);
+}
+template <class F>
+void fields(Rope& op, F&& f) {
   f("rotary_dim", op.rotary_dim);
   f("interleaved", op.interleaved);
   f("attention_factor", op.attention_factor);
@@ -60,26 +71,41 @@ template <class F> void fields(Rope& op, F&& f) {
   f("factor", op.factor);
   f("original_max", op.original_max);
 }
-template <class F> void fields(KvWrite& op, F&& f) { f("layer", op.layer); }
-template <class F> void fields(Attention& op, F&& f) {
+template <class F>
+void fields(KvWrite& op, F&& f) {
+  f("layer", op.layer);
+}
+template <class F>
+void fields(Attention& op, F&& f) {
   f("layer", op.layer);
   f("scale", op.scale);
   f("window", op.window);
   f("softcap", op.softcap);
 }
-template <class F> void fields(Unary& op, F&& f) {
+template <class F>
+void fields(Unary& op, F&& f) {
   f("kind", op.kind);
   f("param", op.param);
 }
-template <class F> void fields(Binary& op, F&& f) { f("kind", op.kind); }
-template <class F> void fields(Affine& op, F&& f) {
+template <class F>
+void fields(Binary& op, F&& f) {
+  f("kind", op.kind);
+}
+template <class F>
+void fields(Affine& op, F&& f) {
   f("scale", op.scale);
   f("shift", op.shift);
 }
-template <class F> void fields(GatedActivation& op, F&& f) { f("activation", op.activation); }
-template <class F> void fields(Softmax&, F&&) {}
-template <class F> void fields(SelectRows&, F&&) {}
-template <class F> void fields(Copy&, F&&) {}
+template <class F>
+void fields(GatedActivation& op, F&& f) {
+  f("activation", op.activation);
+}
+template <class F>
+void fields(Softmax&, F&&) {}
+template <class F>
+void fields(SelectRows&, F&&) {}
+template <class F>
+void fields(Copy&, F&&) {}
 
 std::string join(const auto& names) {
   std::string out;
@@ -105,7 +131,8 @@ class Reader {
       const std::int64_t* number = std::get_if<std::int64_t>(&value);
       if (!number) wrong(name, "an int");
       if (*number < 0 || *number > std::numeric_limits<int>::max())
-        fail(ErrorCode::invalid_request, cat("[", kind_, "] ", name, " is ", *number, ", outside 0..", std::numeric_limits<int>::max(), "."));
+        fail(ErrorCode::invalid_request,
+             cat("[", kind_, "] ", name, " is ", *number, ", outside 0..", std::numeric_limits<int>::max(), "."));
       field = static_cast<int>(*number);
     } else if constexpr (std::is_same_v<T, float>) {
       if (const double* number = std::get_if<double>(&value))
@@ -114,7 +141,8 @@ class Reader {
         field = static_cast<float>(*whole);
       else
         wrong(name, "a float");
-      if (!std::isfinite(field)) fail(ErrorCode::invalid_request, cat("[", kind_, "] ", name, " is ", field, ", which is no finite number."));
+      if (!std::isfinite(field))
+        fail(ErrorCode::invalid_request, cat("[", kind_, "] ", name, " is ", field, ", which is no finite number."));
     } else if constexpr (std::is_same_v<T, core::DType>) {
       const std::string* text = std::get_if<std::string>(&value);
       if (!text) wrong(name, "the name of a dtype");
@@ -130,7 +158,8 @@ class Reader {
           field = static_cast<T>(i);
           return;
         }
-      fail(ErrorCode::invalid_request, cat("[", kind_, "] ", name, " is '", *text, "'."), "Known: " + join(names) + ".");
+      fail(ErrorCode::invalid_request, cat("[", kind_, "] ", name, " is '", *text, "'."),
+           "Known: " + join(names) + ".");
     }
   }
 
@@ -216,7 +245,8 @@ std::string attrs_text(const Op& op) {
   const auto usual = then.take();
   std::string out;
   for (std::size_t i = 0; i < values.size(); ++i)
-    if (values[i].second != usual[i].second || values[i].first == "layer" || values[i].first == "kind" || values[i].first == "eps")
+    if (values[i].second != usual[i].second || values[i].first == "layer" || values[i].first == "kind" ||
+        values[i].first == "eps")
       out += (out.empty() ? "" : " ") + values[i].first + "=" + values[i].second;
   return out;
 }

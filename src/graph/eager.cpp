@@ -43,8 +43,8 @@ void check_indices(Backend& backend, const char* op, const char* role, const Ten
       fail(ErrorCode::invalid_request, cat("[", op, "] ", role, " holds ", id, ", outside 0..", limit - 1, "."));
 }
 
-std::vector<Tensor> launch(Backend& backend, const Op& op, std::span<const Tensor> inputs, std::vector<Tensor> outputs, const PackedLinear* linear,
-                           const StepView* step) {
+std::vector<Tensor> launch(Backend& backend, const Op& op, std::span<const Tensor> inputs, std::vector<Tensor> outputs,
+                           const PackedLinear* linear, const StepView* step) {
   std::vector<View> in;
   std::vector<View> out;
   for (const Tensor& t : inputs) in.push_back(view_of(t));
@@ -80,7 +80,8 @@ std::vector<Tensor> run_linear(Backend& backend, const OpSpec& spec, std::vector
   const std::unique_ptr<PackedLinear> packed = backend.pack_linear({&part, 1});
   std::vector<Tensor> operands{in[0]};
   if (op.add_residual) operands.push_back(in[residual]);
-  std::vector<Tensor> out = launch(backend, spec.op, operands, {allocate(backend, types[0].dtype, types[0].shape)}, packed.get(), nullptr);
+  std::vector<Tensor> out =
+      launch(backend, spec.op, operands, {allocate(backend, types[0].dtype, types[0].shape)}, packed.get(), nullptr);
   if (given.rank() != 2) {
     Shape shape = given;
     shape[shape.rank() - 1] = types[0].shape[1];
@@ -91,11 +92,14 @@ std::vector<Tensor> run_linear(Backend& backend, const OpSpec& spec, std::vector
 
 }  // namespace
 
-View view_of(const Tensor& t) { return {t.data(), t.dtype(), t.shape(), t.strides()}; }
+View view_of(const Tensor& t) {
+  return {t.data(), t.dtype(), t.shape(), t.strides()};
+}
 
 Tensor as_contiguous(Backend& backend, const Tensor& tensor, bool all) {
   if (all ? tensor.contiguous() : last_axis_contiguous(tensor)) return tensor;
-  return launch(backend, Copy{}, {&tensor, 1}, {allocate(backend, tensor.dtype(), tensor.shape())}, nullptr, nullptr)[0];
+  return launch(backend, Copy{}, {&tensor, 1}, {allocate(backend, tensor.dtype(), tensor.shape())}, nullptr,
+                nullptr)[0];
 }
 
 Tensor as_dtype(Backend& backend, const Tensor& tensor, DType dtype) {
@@ -110,13 +114,15 @@ EagerStep::EagerStep(std::shared_ptr<Backend> backend, std::vector<engine::KvSpe
   const std::int64_t blocks = (capacity + kBlockTokens - 1) / kBlockTokens;
   for (const engine::KvSpec& layer : layers) {
     if (layer.kv_heads <= 0 || layer.head_dim <= 0 || layer.v_head_dim <= 0)
-      fail(ErrorCode::invalid_request, cat("[eager_step] a layer of ", layer.kv_heads, " heads of ", layer.head_dim, " and ", layer.v_head_dim,
-                                           " channels has no size."));
-    const std::size_t row = static_cast<std::size_t>(blocks * kBlockTokens * layer.kv_heads) * core::dtype_size(layer.dtype);
+      fail(ErrorCode::invalid_request, cat("[eager_step] a layer of ", layer.kv_heads, " heads of ", layer.head_dim,
+                                           " and ", layer.v_head_dim, " channels has no size."));
+    const std::size_t row =
+        static_cast<std::size_t>(blocks * kBlockTokens * layer.kv_heads) * core::dtype_size(layer.dtype);
     cache_.push_back(backend_->allocate(row * static_cast<std::size_t>(layer.head_dim)));
     cache_.push_back(backend_->allocate(row * static_cast<std::size_t>(layer.v_head_dim)));
     kv_shapes_[static_cast<int>(layers_.size())] = {layer.kv_heads, layer.head_dim, layer.v_head_dim};
-    layers_.push_back({cache_[cache_.size() - 2]->data(), cache_.back()->data(), layer.kv_heads, layer.head_dim, layer.v_head_dim, layer.dtype});
+    layers_.push_back({cache_[cache_.size() - 2]->data(), cache_.back()->data(), layer.kv_heads, layer.head_dim,
+                       layer.v_head_dim, layer.dtype});
   }
   block_table_.resize(static_cast<std::size_t>(blocks));
   std::iota(block_table_.begin(), block_table_.end(), 0);
@@ -142,7 +148,8 @@ void EagerStep::begin(std::span<const std::int32_t> token_ids, std::int64_t rope
   const auto count = static_cast<std::int64_t>(token_ids.size());
   if (count == 0) fail(ErrorCode::invalid_request, "[eager_step] a step needs at least one token.");
   if (length_ + count > capacity_)
-    fail(ErrorCode::context_too_long, cat("[eager_step] ", count, " tokens behind ", length_, " do not fit into the capacity of ", capacity_, "."),
+    fail(ErrorCode::context_too_long,
+         cat("[eager_step] ", count, " tokens behind ", length_, " do not fit into the capacity of ", capacity_, "."),
          "Make the step with a larger capacity.");
   ids_host_.assign(token_ids.begin(), token_ids.end());
   positions_host_.resize(token_ids.size());
@@ -156,6 +163,7 @@ void EagerStep::begin(std::span<const std::int32_t> token_ids, std::int64_t rope
   kv_len_ = static_cast<std::int32_t>(length_);
   rope_len_ = static_cast<std::int32_t>(std::max<std::int64_t>(rope_len, length_));
   view_.tokens = static_cast<int>(count);
+  view_.max_kv_len = view_.max_blocks * kBlockTokens;
   view_.rows = 0;
   view_.token_ids = ids_host_.data();
   view_.positions = positions_host_.data();
@@ -166,7 +174,8 @@ void EagerStep::begin(std::span<const std::int32_t> token_ids, std::int64_t rope
 StepView EagerStep::with_rows(std::span<const std::int32_t> rows) const {
   for (std::size_t i = 0; i < rows.size(); ++i)
     if (rows[i] < 0 || rows[i] >= view_.tokens || (i && rows[i] <= rows[i - 1]))
-      fail(ErrorCode::invalid_request, cat("[eager_step] row ", rows[i], " is no row of this step's ", view_.tokens, " tokens, or out of order."),
+      fail(ErrorCode::invalid_request,
+           cat("[eager_step] row ", rows[i], " is no row of this step's ", view_.tokens, " tokens, or out of order."),
            "Rows are ascending indices into the step's tokens.");
   StepView view = view_;
   view.rows = static_cast<int>(rows.size());
@@ -178,7 +187,8 @@ std::vector<Tensor> run_eager(Backend& backend, const OpSpec& spec, std::vector<
   const char* name = op_name(spec.op);
   for (const Tensor& t : inputs)
     if (!t.place().host && t.place().name != backend.info().name)
-      fail(ErrorCode::invalid_request, cat("[", name, "] an input lives on ", t.place().name, ", but the op runs on ", backend.info().name, "."),
+      fail(ErrorCode::invalid_request,
+           cat("[", name, "] an input lives on ", t.place().name, ", but the op runs on ", backend.info().name, "."),
            "Move it with to_device().");
   for (Tensor& t : inputs) t = backend.place(t);
   if (std::holds_alternative<Linear>(spec.op)) return run_linear(backend, spec, std::move(inputs));
@@ -186,32 +196,41 @@ std::vector<Tensor> run_eager(Backend& backend, const OpSpec& spec, std::vector<
   std::map<int, KvShape> kv;
   if (step) kv = step->kv_shapes();
   DType activation = DType::f32;
-  if (std::holds_alternative<Embedding>(spec.op) && inputs.size() > 1) activation = backend.activation_dtype(inputs[1].dtype());
+  if (std::holds_alternative<Embedding>(spec.op) && inputs.size() > 1)
+    activation = backend.activation_dtype(inputs[1].dtype());
   const std::vector<Type> types = infer(spec, types_of(inputs), {activation, step ? &kv : nullptr});
   const bool cached = std::holds_alternative<KvWrite>(spec.op) || std::holds_alternative<Attention>(spec.op);
   if (cached && kv.size() != step->kv_shapes().size())
-    fail(ErrorCode::invalid_request, cat("[", name, "] the step has ", step->kv_shapes().size(), " layers, and not this one."));
+    fail(ErrorCode::invalid_request,
+         cat("[", name, "] the step has ", step->kv_shapes().size(), " layers, and not this one."));
   if (cached && inputs[0].shape()[0] != step->view().tokens)
-    fail(ErrorCode::shape_error, cat("[", name, "] the input has ", inputs[0].shape()[0], " tokens, but the step has ", step->view().tokens, "."),
+    fail(ErrorCode::shape_error,
+         cat("[", name, "] the input has ", inputs[0].shape()[0], " tokens, but the step has ", step->view().tokens,
+             "."),
          "Call step.begin with this step's tokens first.");
   if (const auto* rope = std::get_if<Rope>(&spec.op); rope && rope->length != RopeLength::fixed) {
     if (!step) fail(ErrorCode::invalid_request, "[rope] this scaling depends on the sequence's length.", "Pass step=.");
     if (inputs[0].shape()[0] != step->view().tokens)
-      fail(ErrorCode::shape_error, cat("[rope] x has ", inputs[0].shape()[0], " tokens, but the step has ", step->view().tokens, "."));
+      fail(ErrorCode::shape_error,
+           cat("[rope] x has ", inputs[0].shape()[0], " tokens, but the step has ", step->view().tokens, "."));
   }
   if (std::holds_alternative<Embedding>(spec.op)) check_indices(backend, name, "ids", inputs[0], inputs[1].shape()[0]);
-  if (std::holds_alternative<SelectRows>(spec.op) && inputs.size() == 2) check_indices(backend, name, "rows", inputs[1], inputs[0].shape()[0]);
+  if (std::holds_alternative<SelectRows>(spec.op) && inputs.size() == 2)
+    check_indices(backend, name, "rows", inputs[1], inputs[0].shape()[0]);
 
-  const bool any_strides = std::holds_alternative<MatMul>(spec.op) || std::holds_alternative<Unary>(spec.op) || std::holds_alternative<Copy>(spec.op);
+  const bool any_strides = std::holds_alternative<MatMul>(spec.op) || std::holds_alternative<Unary>(spec.op) ||
+                           std::holds_alternative<Copy>(spec.op);
   std::vector<Tensor> operands;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     Tensor t = any_strides ? inputs[i] : as_contiguous(backend, inputs[i], false);
     // Vectors that parametrise a norm are small: one dtype for them spares the kernels three.
-    const bool parameter = i > 0 && (std::holds_alternative<RmsNorm>(spec.op) || std::holds_alternative<LayerNorm>(spec.op) ||
-                                     (i == 2 && std::holds_alternative<AddRmsNorm>(spec.op)));
+    const bool parameter =
+        i > 0 && (std::holds_alternative<RmsNorm>(spec.op) || std::holds_alternative<LayerNorm>(spec.op) ||
+                  (i == 2 && std::holds_alternative<AddRmsNorm>(spec.op)));
     operands.push_back(parameter ? as_dtype(backend, t, DType::f32) : std::move(t));
   }
-  if (std::holds_alternative<SelectRows>(spec.op) && operands.size() == 2) operands[1] = as_contiguous(backend, operands[1]);
+  if (std::holds_alternative<SelectRows>(spec.op) && operands.size() == 2)
+    operands[1] = as_contiguous(backend, operands[1]);
   std::vector<Tensor> outputs;
   for (const Type& type : types) outputs.push_back(allocate(backend, type.dtype, type.shape));
   return launch(backend, spec.op, operands, std::move(outputs), nullptr, step ? &step->view() : nullptr);

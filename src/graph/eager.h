@@ -14,7 +14,8 @@
 
 namespace fastllm::graph {
 
-// The state of one sequence for eager attention: its positions and a paged cache of its own. Used by one thread at a time.
+// The state of one sequence for eager attention: its positions and a paged cache of its own. Used by one thread at a
+// time.
 class EagerStep {
  public:
   // Error(invalid_request) for sizes that are not positive.
@@ -22,7 +23,8 @@ class EagerStep {
   EagerStep(const EagerStep&) = delete;  // view_ points into it
   EagerStep& operator=(const EagerStep&) = delete;
 
-  // A step over these tokens, behind those of earlier steps. Error(context_too_long) beyond the capacity, with nothing changed.
+  // A step over these tokens, behind those of earlier steps. Error(context_too_long) beyond the capacity, with
+  // nothing changed.
   void begin(std::span<const std::int32_t> token_ids, std::int64_t rope_len);
 
   std::int64_t length() const { return length_; }  // tokens in the cache once this step has run
@@ -33,8 +35,8 @@ class EagerStep {
   const std::map<int, KvShape>& kv_shapes() const { return kv_shapes_; }
   const std::shared_ptr<device::Backend>& backend() const { return backend_; }
 
-  // The view (host arrays, cache on the device) with these rows selected; `rows` must outlive its use. Error(invalid_request) unless
-  // ascending and below T.
+  // The view (host arrays, cache on the device) with these rows selected; `rows` must outlive its use.
+  // Error(invalid_request) unless ascending and below T.
   device::StepView with_rows(std::span<const std::int32_t> rows) const;
 
  private:
@@ -56,9 +58,11 @@ class EagerStep {
   std::int32_t rope_len_ = 0;
 };
 
-// Checks types, allocates the results on the device, runs under the backend's mutex, waits. Inputs in recording order (linear: x,
-// weight, (bias), (residual)); layouts that no kernel takes are made contiguous first. Ids and rows are checked against the table.
-std::vector<core::Tensor> run_eager(device::Backend& backend, const OpSpec& spec, std::vector<core::Tensor> inputs, const EagerStep* step);
+// Checks types, allocates the results on the device, runs under the backend's mutex, waits. Inputs in recording
+// order (linear: x, weight, (bias), (residual)); layouts that no kernel takes are made contiguous first. Ids and
+// rows are checked against the table.
+std::vector<core::Tensor> run_eager(device::Backend& backend, const OpSpec& spec, std::vector<core::Tensor> inputs,
+                                    const EagerStep* step);
 
 // The same tensor, or a copy of it with a contiguous last axis (all = false) or all axes contiguous.
 core::Tensor as_contiguous(device::Backend& backend, const core::Tensor& tensor, bool all = true);

@@ -1,6 +1,7 @@
 #pragma once
-// One rule per op: the types of its results from the types of its inputs. The same rules check recorded graphs (symbolic first axis)
-// and eager calls (concrete sizes), and are the only place where shapes are checked: backends trust them.
+// One rule per op: the types of its results from the types of its inputs. The same rules check recorded graphs
+// (symbolic first axis) and eager calls (concrete sizes), and are the only place where shapes are checked: backends
+// trust them.
 
 #include <map>
 #include <span>

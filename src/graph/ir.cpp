@@ -19,13 +19,20 @@ using core::Shape;
 
 const char* brief(DType dtype) {
   switch (dtype) {
-    case DType::f32: return "f32";
-    case DType::f16: return "f16";
-    case DType::bf16: return "bf16";
-    case DType::f64: return "f64";
-    case DType::i32: return "i32";
-    case DType::i64: return "i64";
-    default: return core::dtype_name(dtype);
+    case DType::f32:
+      return "f32";
+    case DType::f16:
+      return "f16";
+    case DType::bf16:
+      return "bf16";
+    case DType::f64:
+      return "f64";
+    case DType::i32:
+      return "i32";
+    case DType::i64:
+      return "i64";
+    default:
+      return core::dtype_name(dtype);
   }
 }
 
@@ -78,8 +85,8 @@ int Graph::constant(const std::string& name, core::Tensor tensor) {
     const core::Tensor& known = values[static_cast<std::size_t>(found->second)].constant;
     if (known.data() != tensor.data() || known.dtype() != tensor.dtype() || !(known.shape() == tensor.shape()))
       fail(ErrorCode::invalid_request,
-           cat("[constant] '", name, "' is already another tensor: ", core::dtype_name(known.dtype()), " ", known.shape().str(), ", now ",
-               core::dtype_name(tensor.dtype()), " ", tensor.shape().str(), "."),
+           cat("[constant] '", name, "' is already another tensor: ", core::dtype_name(known.dtype()), " ",
+               known.shape().str(), ", now ", core::dtype_name(tensor.dtype()), " ", tensor.shape().str(), "."),
            "Give each constant a name of its own.");
     return found->second;
   }
@@ -95,26 +102,32 @@ std::vector<int> Graph::op(const OpSpec& spec, std::span<const int> inputs, cons
   std::vector<Type> types;
   for (int id : inputs) types.push_back(values[static_cast<std::size_t>(check_id(id, kind))].type);
   std::vector<Type> results;
+  std::map<int, KvShape> caches = kv;  // a call that fails leaves the graph as it was
   try {
-    results = infer(spec, types, {DType::f32, &kv});
+    results = infer(spec, types, {DType::f32, &caches});
   } catch (const core::Error& error) {
     rethrow_at(error, name);
   }
-  if ((std::holds_alternative<device::KvWrite>(spec.op) || std::holds_alternative<device::Attention>(spec.op)) && types[0].lead != Lead::tokens)
-    fail(ErrorCode::shape_error, cat("[", kind, "] the input has shape ", types[0].str(), ", but its first axis must be the step's tokens."),
+  if ((std::holds_alternative<device::KvWrite>(spec.op) || std::holds_alternative<device::Attention>(spec.op)) &&
+      types[0].lead != Lead::tokens)
+    fail(ErrorCode::shape_error,
+         cat("[", kind, "] the input has shape ", types[0].str(), ", but its first axis must be the step's tokens."),
          "At node '" + name + "'.");
   Node node{spec.op, name, {inputs.begin(), inputs.end()}, {}, {}};
   if (std::holds_alternative<device::Linear>(spec.op)) {
     const Part part{inputs[1], spec.has_bias ? inputs[2] : -1};
     for (int id : {part.weight, part.bias})
       if (id >= 0 && values[static_cast<std::size_t>(id)].kind != ValueKind::constant)
-        fail(ErrorCode::invalid_request, cat("[linear] ", id == part.weight ? "weight" : "bias", " is a computed value, not a constant."),
+        fail(ErrorCode::invalid_request,
+             cat("[linear] ", id == part.weight ? "weight" : "bias", " is a computed value, not a constant."),
              "Use matmul for products of two activations. At node '" + name + "'.");
     node.parts = {part};
     node.inputs.erase(node.inputs.begin() + 1, node.inputs.begin() + (spec.has_bias ? 3 : 2));
   }
+  kv = std::move(caches);
   std::vector<int> outputs;
-  for (std::size_t i = 0; i < results.size(); ++i) outputs.push_back(add_value(results[i], i ? name + "." + std::to_string(i) : name));
+  for (std::size_t i = 0; i < results.size(); ++i)
+    outputs.push_back(add_value(results[i], i ? name + "." + std::to_string(i) : name));
   node.outputs = outputs;
   nodes.push_back(std::move(node));
   return outputs;
@@ -125,16 +138,19 @@ int Graph::reshape(int value, std::span<const std::int64_t> shape) {
   std::vector<std::int64_t> dims(shape.begin(), shape.end());
   if (from.lead != Lead::fixed) {
     if (dims.empty() || dims[0] != -1)
-      fail(ErrorCode::shape_error, cat("[reshape] ", from.str(), " keeps its first axis."), "Give -1 for the first axis.");
+      fail(ErrorCode::shape_error, cat("[reshape] ", from.str(), " keeps its first axis."),
+           "Give -1 for the first axis.");
     dims[0] = 1;
   }
   for (std::int64_t dim : dims)
-    if (dim < 0) fail(ErrorCode::shape_error, cat("[reshape] the size ", dim, " of an axis of ", from.str(), " is negative."),
-                      "-1 stands for the symbolic first axis alone.");
+    if (dim < 0)
+      fail(ErrorCode::shape_error, cat("[reshape] the size ", dim, " of an axis of ", from.str(), " is negative."),
+           "-1 stands for the symbolic first axis alone.");
   const Shape to{std::span<const std::int64_t>(dims)};
   if (to.numel() != from.shape.numel())
-    fail(ErrorCode::shape_error, cat("[reshape] ", from.str(), " has ", from.shape.numel(), from.lead == Lead::fixed ? " elements" : " elements a row",
-                                     ", but the new shape has ", to.numel(), "."));
+    fail(ErrorCode::shape_error,
+         cat("[reshape] ", from.str(), " has ", from.shape.numel(),
+             from.lead == Lead::fixed ? " elements" : " elements a row", ", but the new shape has ", to.numel(), "."));
   const int out = add_value({from.dtype, from.lead, to}, values[static_cast<std::size_t>(value)].name);
   nodes.push_back({Reshape{to}, values[static_cast<std::size_t>(value)].name, {value}, {out}, {}});
   return out;
@@ -145,7 +161,8 @@ int Graph::slice(int value, std::int64_t start, std::int64_t stop) {
   if (from.shape.rank() == 0 || (from.shape.rank() == 1 && from.lead != Lead::fixed))
     fail(ErrorCode::shape_error, cat("[slice] ", from.str(), " has no static last axis."));
   if (start < 0 || stop <= start || stop > from.shape.back())
-    fail(ErrorCode::shape_error, cat("[slice] range ", start, ":", stop, " of ", from.str(), "'s last axis of ", from.shape.back(), "."));
+    fail(ErrorCode::shape_error,
+         cat("[slice] range ", start, ":", stop, " of ", from.str(), "'s last axis of ", from.shape.back(), "."));
   Shape to = from.shape;
   to[to.rank() - 1] = stop - start;
   const int out = add_value({from.dtype, from.lead, to}, values[static_cast<std::size_t>(value)].name);
@@ -155,9 +172,11 @@ int Graph::slice(int value, std::int64_t start, std::int64_t stop) {
 
 void Graph::set_output(int logits) {
   const Value& value = values[static_cast<std::size_t>(check_id(logits, "set_output"))];
-  if (value.kind != ValueKind::node || value.type.lead == Lead::fixed || value.type.shape.rank() != 2 || !core::is_floating(value.type.dtype))
-    fail(ErrorCode::shape_error, cat("[set_output] logits are ", core::dtype_name(value.type.dtype), " ", value.type.str(),
-                                     ", but floating [tokens, vocabulary] or [rows, vocabulary] is needed."));
+  if (value.kind != ValueKind::node || value.type.lead == Lead::fixed || value.type.shape.rank() != 2 ||
+      !core::is_floating(value.type.dtype))
+    fail(ErrorCode::shape_error,
+         cat("[set_output] logits are ", core::dtype_name(value.type.dtype), " ", value.type.str(),
+             ", but floating [tokens, vocabulary] or [rows, vocabulary] is needed."));
   output = logits;
 }
 

@@ -1,7 +1,8 @@
 #pragma once
-// The graph IR: one recorded forward pass. Values are typed; a value's first axis may be symbolic (the tokens of a step, or its
-// selected rows), everything else is static. Nodes are kept in recording order, which is also the order they run in: passes fuse and
-// remove nodes but never reorder two that touch the same cache. Plain data: passes edit it, `Graph` keeps it well typed while recording.
+// The graph IR: one recorded forward pass. Values are typed; a value's first axis may be symbolic (the tokens of a
+// step, or its selected rows), everything else is static. Nodes are kept in recording order, which is also the order
+// they run in: passes fuse and remove nodes but never reorder two that touch the same cache. Plain data: passes edit
+// it, `Graph` keeps it well typed while recording.
 
 #include <cstdint>
 #include <map>
@@ -78,7 +79,9 @@ T* node_as(Node& node) {
   auto* op = std::get_if<device::Op>(&node.op);
   return op ? std::get_if<T>(op) : nullptr;
 }
-inline bool is_view(const Node& node) { return !std::holds_alternative<device::Op>(node.op); }
+inline bool is_view(const Node& node) {
+  return !std::holds_alternative<device::Op>(node.op);
+}
 
 // The cache of one attention layer, as its KvWrite shaped it.
 struct KvShape {

@@ -14,7 +14,8 @@ namespace {
 using core::Shape;
 constexpr std::size_t kAlign = 64;
 
-// A view's place within a row of the value it was cut from. Axis 0 of `strides` is unused: it is the row stride of the buffer.
+// A view's place within a row of the value it was cut from. Axis 0 of `strides` is unused: it is the row stride of
+// the buffer.
 struct RowLayout {
   std::int64_t offset = 0;
   Shape strides;
@@ -26,10 +27,14 @@ struct RowLayout {
   }
 };
 
-RowLayout contiguous_row(const Shape& shape) { return {0, shape.contiguous_strides()}; }
+RowLayout contiguous_row(const Shape& shape) {
+  return {0, shape.contiguous_strides()};
+}
 
 // Trailing axes: all but the lead.
-Shape trailing(const Shape& shape) { return Shape(shape.dims().subspan(1)); }
+Shape trailing(const Shape& shape) {
+  return Shape(shape.dims().subspan(1));
+}
 
 std::optional<RowLayout> view_layout(const Node& node, const Type& from, const Type& to, const RowLayout& base) {
   if (const auto* slice = std::get_if<Slice>(&node.op)) {
@@ -48,17 +53,22 @@ std::optional<RowLayout> view_layout(const Node& node, const Type& from, const T
 std::vector<std::size_t> in_place_inputs(const Node& node) {
   using namespace device;
   if (is_view(node)) return {};
-  if (const auto* linear = node_as<Linear>(node)) return linear->add_residual ? std::vector<std::size_t>{1} : std::vector<std::size_t>{};
+  if (const auto* linear = node_as<Linear>(node))
+    return linear->add_residual ? std::vector<std::size_t>{1} : std::vector<std::size_t>{};
   if (node_as<AddRmsNorm>(node)) return {1};
-  if (node_as<RmsNorm>(node) || node_as<LayerNorm>(node) || node_as<Rope>(node) || node_as<Unary>(node) || node_as<Binary>(node) ||
-      node_as<Affine>(node) || node_as<GatedActivation>(node) || node_as<Softmax>(node))
+  if (node_as<RmsNorm>(node) || node_as<LayerNorm>(node) || node_as<Rope>(node) || node_as<Unary>(node) ||
+      node_as<Binary>(node) || node_as<Affine>(node) || node_as<GatedActivation>(node) || node_as<Softmax>(node))
     return {0};
   return {};
 }
 
 class Planner {
  public:
-  explicit Planner(const Graph& graph) : graph_(graph), layouts_(graph.values.size()), buffer_of_(graph.values.size(), -1), last_use_(graph.values.size(), -1) {
+  explicit Planner(const Graph& graph)
+      : graph_(graph),
+        layouts_(graph.values.size()),
+        buffer_of_(graph.values.size(), -1),
+        last_use_(graph.values.size(), -1) {
     const int end = static_cast<int>(graph.nodes.size());
     for (int i = 0; i < end; ++i)
       if (!is_view(node(i)))
@@ -66,7 +76,8 @@ class Planner {
     for (std::size_t v = 0; v < graph.values.size(); ++v)
       if (graph.keep.contains(graph.values[v].name)) last_use_[v] = end;
     if (graph.output >= 0) last_use_[index(graph.output)] = end;
-    // Where views will lie is known from the start, so a buffer is not taken over while a view yet to come still needs it.
+    // Where views will lie is known from the start, so a buffer is not taken over while a view yet to come still
+    // needs it.
     aliases_.resize(graph.values.size());
     std::vector<int> root(graph.values.size());
     std::iota(root.begin(), root.end(), 0);
@@ -74,7 +85,8 @@ class Planner {
       for (int id : n.outputs) {
         const bool view = is_view(n);
         if (view) root[index(id)] = root[index(n.inputs[0])];
-        layouts_[index(id)] = view ? *view_layout(n, type(n.inputs[0]), type(id), layouts_[index(n.inputs[0])]) : contiguous_row(type(id).shape);
+        layouts_[index(id)] = view ? *view_layout(n, type(n.inputs[0]), type(id), layouts_[index(n.inputs[0])])
+                                   : contiguous_row(type(id).shape);
         aliases_[index(root[index(id)])].push_back(id);
       }
   }
@@ -109,7 +121,8 @@ class Planner {
     return la.offset < lb.offset + lb.span(type(b).shape) && lb.offset < la.offset + la.span(type(a).shape);
   }
 
-  // True if `out`, result of node i, may be written over `in`: same layout, and nothing else needs those bytes any more.
+  // True if `out`, result of node i, may be written over `in`: same layout, and nothing else needs those bytes any
+  // more.
   bool may_take_over(int i, int in, int out) const {
     const int buffer = buffer_of_[index(in)];
     if (buffer < 0 || !(type(in) == type(out)) || last_use_[index(in)] > i) return false;
@@ -156,18 +169,21 @@ class Planner {
     std::iota(order.begin(), order.end(), std::size_t{0});
     for (Buffer& buffer : plan.buffers) {
       const int rows = buffer.lead == Lead::rows ? limits.max_rows : limits.max_tokens;
-      const std::size_t bytes = static_cast<std::size_t>(buffer.row_elements) * static_cast<std::size_t>(rows) * core::dtype_size(buffer.dtype);
+      const std::size_t bytes = static_cast<std::size_t>(buffer.row_elements) * static_cast<std::size_t>(rows) *
+                                core::dtype_size(buffer.dtype);
       buffer.bytes = (bytes + kAlign - 1) / kAlign * kAlign;
       plan.unshared_bytes += buffer.bytes;
     }
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return plan.buffers[a].bytes > plan.buffers[b].bytes; });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return plan.buffers[a].bytes > plan.buffers[b].bytes; });
     std::vector<std::size_t> placed;
     for (std::size_t b : order) {
       Buffer& buffer = plan.buffers[b];
       std::vector<std::pair<std::size_t, std::size_t>> taken;  // [begin, end) of those alive with it
       for (std::size_t p : placed) {
         const Buffer& other = plan.buffers[p];
-        if (other.first <= buffer.last && buffer.first <= other.last) taken.emplace_back(other.offset, other.offset + other.bytes);
+        if (other.first <= buffer.last && buffer.first <= other.last)
+          taken.emplace_back(other.offset, other.offset + other.bytes);
       }
       std::sort(taken.begin(), taken.end());
       std::size_t offset = 0;
@@ -209,21 +225,26 @@ void legalize_views(Graph& graph) {
       }
       layouts[static_cast<std::size_t>(node.outputs[0])] = *layout;
     } else {
-      for (int id : node.outputs) layouts[static_cast<std::size_t>(id)] = contiguous_row(graph.values[static_cast<std::size_t>(id)].type.shape);
+      for (int id : node.outputs)
+        layouts[static_cast<std::size_t>(id)] = contiguous_row(graph.values[static_cast<std::size_t>(id)].type.shape);
     }
     out.push_back(std::move(node));
   }
   graph.nodes = std::move(out);
 }
 
-Plan make_plan(const Graph& graph, const engine::StepLimits& limits) { return Planner(graph).run(limits); }
+Plan make_plan(const Graph& graph, const engine::StepLimits& limits) {
+  return Planner(graph).run(limits);
+}
 
 std::string plan_text(const Graph& graph, const Plan& plan) {
   std::ostringstream out;
-  out << "arena " << plan.arena_bytes << " bytes, " << plan.buffers.size() << " buffers of " << plan.unshared_bytes << " bytes together\n";
+  out << "arena " << plan.arena_bytes << " bytes, " << plan.buffers.size() << " buffers of " << plan.unshared_bytes
+      << " bytes together\n";
   for (std::size_t b = 0; b < plan.buffers.size(); ++b) {
     const Buffer& buffer = plan.buffers[b];
-    out << "buffer " << b << " at " << buffer.offset << " size " << buffer.bytes << " nodes " << buffer.first << ".." << buffer.last << " holds";
+    out << "buffer " << b << " at " << buffer.offset << " size " << buffer.bytes << " nodes " << buffer.first << ".."
+        << buffer.last << " holds";
     for (std::size_t v = 0; v < plan.locations.size(); ++v)
       if (plan.locations[v].buffer == static_cast<int>(b)) {
         out << " " << graph.value_text(static_cast<int>(v));

@@ -1,7 +1,8 @@
 #pragma once
-// The memory plan: where every value of a lowered graph lives. One arena holds all intermediate results; two buffers share bytes when
-// their lifetimes do not overlap. A result takes over the buffer of an input that dies with it where the op allows it, and views (slices,
-// reshapes) are strides on their source. Sizes are those of the largest step; a smaller step uses a prefix of each buffer.
+// The memory plan: where every value of a lowered graph lives. One arena holds all intermediate results; two buffers
+// share bytes when their lifetimes do not overlap. A result takes over the buffer of an input that dies with it
+// where the op allows it, and views (slices, reshapes) are strides on their source. Sizes are those of the largest
+// step; a smaller step uses a prefix of each buffer.
 
 #include <cstddef>
 #include <cstdint>

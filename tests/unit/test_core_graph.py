@@ -12,8 +12,6 @@ from core_reference import Llama
 from fastllm import _core as core
 from fastllm import errors
 
-
-
 PASSES = [
     "affine_fold",
     "dead_code",
@@ -45,7 +43,9 @@ def step_for(program: Any, device: Any, capacity: int = 64) -> Any:
 
 
 @pytest.mark.parametrize("passes", CHOICES, ids=lambda p: "default" if p is None else "+".join(p) or "none")
-@pytest.mark.parametrize("shape", [{}, {"bias": True, "post_norm": True, "kv_heads": 1}, {"tokens_out": False, "layers": 1}])
+@pytest.mark.parametrize(
+    "shape", [{}, {"bias": True, "post_norm": True, "kv_heads": 1}, {"tokens_out": False, "layers": 1}]
+)
 def test_llama_equals_numpy(device: Any, passes: list[str] | None, shape: dict[str, Any]) -> None:
     rng = np.random.default_rng(7)
     model = Llama(rng, **shape)
@@ -109,7 +109,7 @@ def test_default_passes_leave_the_fused_nodes(device: Any) -> None:
     assert (count(fused, "linear"), count(fused, "unary"), count(fused, "binary")) == (9, 0, 0)
     assert count(fused, "gated_activation") == 2
     assert len(re.findall("add_residual=true", fused)) == 4
-    # The rows are picked right after the last attention and the residual beside it, and nothing later is that wide again.
+    # The rows are picked right after the last attention and from the residual beside it; nothing later is as tall.
     assert count(fused, "select_rows") == 2
     last_attention = fused.index("# layers.1.attn")
     for line in fused[last_attention:].splitlines()[1:]:
@@ -189,7 +189,9 @@ def test_constants_are_folded_and_strided_ones_packed(device: Any) -> None:
     g = core.Graph()
     half = g.op("affine", [g.constant("w", core.Tensor.from_numpy(weight.T, copy=False))], {"scale": 0.5}, "half")[0]
     x = g.op("embedding", [g.token_ids(), g.constant("table", tensor(table))], {"scale": 2.0}, "embed")[0]
-    x = g.op("matmul", [x, g.op("affine", [g.constant("b", tensor(weight[:, :6]))], {"shift": 1.0}, "b1")[0]], {}, "mm")[0]
+    x = g.op(
+        "matmul", [x, g.op("affine", [g.constant("b", tensor(weight[:, :6]))], {"shift": 1.0}, "b1")[0]], {}, "mm"
+    )[0]
     with pytest.raises(errors.InvalidRequest, match="computed value"):
         g.op("linear", [x, half], {}, "head")
     out = g.op("linear", [x, g.constant("w", core.Tensor.from_numpy(weight.T, copy=False))], {}, "head")[0]
@@ -254,7 +256,12 @@ def test_values_read_again_later_survive_in_place_ops(device: Any, passes: list[
 
 
 def embed(g: Any, rows: int = 9, width: int = 6) -> Any:
-    return g.op("embedding", [g.token_ids(), g.constant(f"t{rows}x{width}", tensor(np.ones((rows, width), np.float32)))], {}, "embed")[0]
+    return g.op(
+        "embedding",
+        [g.token_ids(), g.constant(f"t{rows}x{width}", tensor(np.ones((rows, width), np.float32)))],
+        {},
+        "embed",
+    )[0]
 
 
 def test_no_output_raises(device: Any) -> None:
@@ -340,7 +347,11 @@ def test_bad_programs_raise(device: Any) -> None:
         core.Program(g, device, context_length=8)
     with pytest.raises(errors.ShapeError, match="layer 1"):
         g.op("kv_write", [g.reshape(x, [-1, 1, 6])] * 2, {"layer": 1}, "again")
-    for options in ({"context_length": 0}, {"context_length": 8, "kv_dtype": "int8"}, {"context_length": 8, "passes": ["fuse"]}):
+    for options in (
+        {"context_length": 0},
+        {"context_length": 8, "kv_dtype": "int8"},
+        {"context_length": 8, "passes": ["fuse"]},
+    ):
         with pytest.raises(errors.InvalidRequest):
             core.Program(Llama(np.random.default_rng(0), layers=1).record(core), device, **options)
 

@@ -1,5 +1,5 @@
-// x * s + t folded into what made x: another affine, an embedding's scale, a product's scale (which acts before its bias, so only
-// without one). An affine that changes nothing disappears.
+// x * s + t folded into what made x: another affine, an embedding's scale, a product's scale (which acts before its
+// bias, so only without one). An affine that changes nothing disappears.
 
 #include "graph/passes/passes.h"
 

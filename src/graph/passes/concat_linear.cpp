@@ -1,5 +1,6 @@
-// Products of the same input become one product whose results lie side by side, and slices of it: QKV, gate and up. One pass over the
-// input, one wait for all threads, larger tiles. Weights stay where they are (several parts), so nothing is copied.
+// Products of the same input become one product whose results lie side by side, and slices of it: QKV, gate and up.
+// One pass over the input, one wait for all threads, larger tiles. Weights stay where they are (several parts), so
+// nothing is copied.
 
 #include <map>
 #include <tuple>

@@ -11,7 +11,8 @@ void linear_activation(Graph& graph) {
   std::vector<bool> gone(graph.nodes.size(), false);
   for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
     const auto* unary = node_as<device::Unary>(graph.nodes[i]);
-    if (!unary || unary->kind == Activation::none || unary->kind == Activation::softcap) continue;  // softcap has a parameter of its own
+    if (!unary || unary->kind == Activation::none || unary->kind == Activation::softcap)
+      continue;  // softcap has a parameter of its own
     const int product = graph.nodes[i].inputs[0];
     if (!fusible(graph, uses, producers, product)) continue;
     Node& maker = graph.nodes[static_cast<std::size_t>(producers[static_cast<std::size_t>(product)])];

@@ -1,5 +1,5 @@
-// x W^T + residual: the sum moves into the product's epilogue and is written over the residual. The product runs where the sum stood,
-// because only there both operands exist.
+// x W^T + residual: the sum moves into the product's epilogue and is written over the residual. The product runs
+// where the sum stood, because only there both operands exist.
 
 #include <utility>
 
@@ -22,7 +22,9 @@ void linear_residual(Graph& graph) {
       Node& maker = graph.nodes[index];
       const auto* linear = node_as<device::Linear>(maker);
       if (!linear || linear->add_residual || gone[index]) continue;
-      if (!(graph.values[static_cast<std::size_t>(product)].type == graph.values[static_cast<std::size_t>(residual)].type)) continue;
+      if (!(graph.values[static_cast<std::size_t>(product)].type ==
+            graph.values[static_cast<std::size_t>(residual)].type))
+        continue;
       device::Linear fused = *linear;
       fused.add_residual = true;
       node.op = device::Op{fused};

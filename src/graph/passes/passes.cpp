@@ -29,7 +29,9 @@ void run_passes(Graph& graph, std::span<const std::string> names) {
       if (name == pass.name) run = pass.run;
       known += (known.empty() ? "" : ", ") + std::string(pass.name);
     }
-    if (!run) core::fail(core::ErrorCode::invalid_request, core::cat("[program] there is no pass '", name, "'."), "Known: " + known + ".");
+    if (!run)
+      core::fail(core::ErrorCode::invalid_request, core::cat("[program] there is no pass '", name, "'."),
+                 "Known: " + known + ".");
     run(graph);
   }
 }

@@ -1,6 +1,7 @@
 #pragma once
-// Graph passes, one a file. Each leaves the graph's results as they were (up to rounding) and its node order valid; each has a test
-// that shows the graph before and after and compares the numbers. A node whose name is in Graph::keep is never fused away.
+// Graph passes, one a file. Each leaves the graph's results as they were (up to rounding) and its node order valid;
+// each has a test that shows the graph before and after and compares the numbers. A node whose name is in
+// Graph::keep is never fused away.
 
 #include <span>
 #include <string>
@@ -24,7 +25,8 @@ void linear_activation(Graph& graph);  // act(x W^T) in the product's epilogue
 void linear_residual(Graph& graph);    // x W^T + residual in the product's epilogue
 void residual_norm(Graph& graph);      // rms_norm(x + residual)
 
-// The default order. linear_residual runs before residual_norm: a product that adds in place saves writing and reading its result.
+// The default order. linear_residual runs before residual_norm: a product that adds in place saves writing and
+// reading its result.
 std::span<const Pass> all_passes();
 
 // Runs the named passes in the order given. Error(invalid_request) for an unknown name.

@@ -1,4 +1,5 @@
-// rms_norm(x + residual) in one node that also gives the sum, which the next residual reads. It runs where the sum stood.
+// rms_norm(x + residual) in one node that also gives the sum, which the next residual reads. It runs where the sum
+// stood.
 
 #include <algorithm>
 #include <utility>
@@ -21,7 +22,8 @@ void residual_norm(Graph& graph) {
     if (!binary || binary->kind != device::BinaryKind::add) continue;
     int x = add.inputs[0];
     int residual = add.inputs[1];
-    if (!(graph.values[static_cast<std::size_t>(x)].type == graph.values[static_cast<std::size_t>(residual)].type)) continue;
+    if (!(graph.values[static_cast<std::size_t>(x)].type == graph.values[static_cast<std::size_t>(residual)].type))
+      continue;
     // The sum may overwrite the residual: take the older value for it, which is the residual stream.
     if (producers[static_cast<std::size_t>(x)] < producers[static_cast<std::size_t>(residual)]) std::swap(x, residual);
     add.op = device::Op{device::AddRmsNorm{norm->eps, norm->weight_offset}};

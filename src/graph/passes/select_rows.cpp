@@ -1,5 +1,6 @@
-// The logits need only the step's selected rows (one a sequence in decode, one a chunk in prefill). Whatever follows the last op in which
-// tokens see each other, and is read by nothing but the logits, runs on those rows alone: the rows are taken out right there.
+// The logits need only the step's selected rows (one a sequence in decode, one a chunk in prefill). Whatever follows
+// the last op in which tokens see each other, and is read by nothing but the logits, runs on those rows alone: the
+// rows are taken out right there.
 
 #include <algorithm>
 #include <map>
@@ -17,7 +18,9 @@ bool row_local(const Node& node) {
            node_as<device::SelectRows>(node) || node_as<device::Embedding>(node));
 }
 
-bool by_tokens(const Graph& graph, int value) { return graph.values[static_cast<std::size_t>(value)].type.lead == Lead::tokens; }
+bool by_tokens(const Graph& graph, int value) {
+  return graph.values[static_cast<std::size_t>(value)].type.lead == Lead::tokens;
+}
 
 }  // namespace
 
@@ -30,7 +33,8 @@ void select_rows(Graph& graph) {
     graph.nodes.push_back({device::Op{device::SelectRows{}}, "select_rows", {graph.output}, {rows}, {}});
     graph.output = rows;
   }
-  // Backwards: a row-local node may move behind the selection if every reader of its results is a selection or moves as well.
+  // Backwards: a row-local node may move behind the selection if every reader of its results is a selection or moves
+  // as well.
   const std::size_t count = graph.nodes.size();
   std::vector<bool> moves(count, false);
   std::vector<int> other_readers(graph.values.size(), 0);  // readers that need all tokens

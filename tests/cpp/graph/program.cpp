@@ -1,0 +1,206 @@
+// Programs driven by hand-made steps: batches, blocks in any order, limits, the null device, and no allocation in
+// the steady state. (That logits are right at all is shown against numpy in tests/unit/test_core_graph.py.)
+
+#include "graph/program.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "check.h"
+#include "core/error.h"
+#include "graph/passes/passes.h"
+#include "small_llama.h"
+
+namespace {
+std::atomic<long> allocations{0};
+}
+
+// Every C++ allocation of this executable is counted. (Not inlined: g++ would take free() for a mismatch with new.)
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
+  ++allocations;
+  if (void* p = std::malloc(bytes ? bytes : 1)) return p;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t align) {
+  ++allocations;
+  const auto a = static_cast<std::size_t>(align);
+  if (void* p = std::aligned_alloc(a, (bytes + a - 1) / a * a)) return p;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* p) noexcept {
+  std::free(p);
+}
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept {
+  std::free(p);
+}
+[[gnu::noinline]] void operator delete(void* p, std::align_val_t) noexcept {
+  std::free(p);
+}
+[[gnu::noinline]] void operator delete(void* p, std::size_t, std::align_val_t) noexcept {
+  std::free(p);
+}
+
+using namespace fastllm;
+using small::Cache;
+using Piece = small::Cache::Piece;
+
+namespace {
+
+std::shared_ptr<device::Backend> cpu() {
+  static const auto backend = device::open_device("cpu", {.threads = 2});
+  return backend;
+}
+
+graph::Program compile(const graph::Graph& g, std::optional<std::vector<std::string>> passes = {}) {
+  return graph::Program(g, cpu(), {.context_length = 128, .kv_dtype = "auto", .passes = std::move(passes)});
+}
+
+// Logits of every token of one sequence, alone, in one chunk. [ids, vocab]
+std::vector<float> alone(graph::Program& program, const std::vector<int>& ids, int block_tokens = 16) {
+  Cache cache(program, 1, 128, block_tokens);
+  program.reserve({static_cast<int>(ids.size()), static_cast<int>(ids.size()), 1});
+  const Piece piece{0, ids, true};
+  const std::span<float> logits = program.run(cache.step({&piece, 1}));
+  return {logits.begin(), logits.end()};
+}
+
+std::vector<int> part(const std::vector<int>& ids, int from, int to) {
+  return {ids.begin() + from, ids.begin() + to};
+}
+
+void check_rows(std::span<const float> got, const float* want, std::size_t count) {
+  std::size_t different = 0;
+  for (std::size_t i = 0; i < count; ++i) different += !(got[i] == want[i]);
+  CHECK_EQ(different, std::size_t{0});
+}
+
+}  // namespace
+
+TEST("a mixed batch gives every sequence the logits it has alone, bit for bit") {
+  for (const small::Options& o : {small::Options{}, small::Options{.bias = true, .post_norm = true},
+                                  small::Options{.layers = 3, .kv_heads = 1, .window = 7}}) {
+    graph::Program program = compile(small::llama(o));
+    const std::vector<std::vector<int>> ids{small::random_ids(21, o.vocab, 1), small::random_ids(9, o.vocab, 2),
+                                            small::random_ids(40, o.vocab, 3)};
+    for (int block_tokens : {16, 32}) {
+      std::vector<std::vector<float>> want;
+      for (const auto& sequence : ids) want.push_back(alone(program, sequence, block_tokens));
+      Cache cache(program, 3, 64, block_tokens);
+      program.reserve({64, 64, 3});
+      struct Move {
+        int sequence, from, to;
+      };
+      // Decode beside chunks of prefill, sequences entering and leaving, in changing order.
+      const std::vector<std::vector<Move>> steps{{{0, 0, 13}, {1, 0, 1}},
+                                                 {{1, 1, 2}, {0, 13, 14}, {2, 0, 30}},
+                                                 {{2, 30, 31}, {1, 2, 9}, {0, 14, 15}},
+                                                 {{0, 15, 21}, {2, 31, 40}}};
+      for (const auto& moves : steps) {
+        std::vector<Piece> pieces;
+        for (const Move& m : moves)
+          pieces.push_back({m.sequence, part(ids[static_cast<std::size_t>(m.sequence)], m.from, m.to), true});
+        const std::span<const float> logits = program.run(cache.step(pieces));
+        std::size_t row = 0;
+        for (const Move& m : moves) {
+          const std::size_t count = static_cast<std::size_t>((m.to - m.from) * o.vocab);
+          check_rows(logits.subspan(row), want[static_cast<std::size_t>(m.sequence)].data() + m.from * o.vocab, count);
+          row += count;
+        }
+        CHECK_EQ(logits.size(), row);
+      }
+    }
+  }
+}
+
+TEST("only the selected rows are computed, also none") {
+  const small::Options o;
+  graph::Program program = compile(small::llama(o));
+  const std::vector<int> ids = small::random_ids(20, o.vocab, 5);
+  const std::vector<float> want = alone(program, ids);
+  Cache cache(program, 1, 64, 16);
+  program.reserve({20, 4, 1});
+  Piece piece{0, part(ids, 0, 12), false};
+  device::StepView step = cache.step({&piece, 1});
+  step.rows = 0;  // a chunk of prefill that wants no logits
+  CHECK_EQ(program.run(step).size(), std::size_t{0});
+  piece.tokens = part(ids, 12, 20);
+  const std::span<const float> logits = program.run(cache.step({&piece, 1}));
+  CHECK_EQ(logits.size(), static_cast<std::size_t>(o.vocab));
+  check_rows(logits, want.data() + 19 * o.vocab, static_cast<std::size_t>(o.vocab));
+}
+
+TEST("a step allocates nothing once its size has been seen") {
+  const small::Options o;
+  for (const auto& passes : {std::optional<std::vector<std::string>>(), std::optional(std::vector<std::string>())}) {
+    graph::Program program = compile(small::llama(o), passes);
+    program.reserve({32, 32, 4});
+    Cache cache(program, 2, 128, 16);
+    const std::vector<int> ids = small::random_ids(100, o.vocab, 6);
+    const auto mixed = [&](int at) {
+      return std::vector<Piece>{{0, part(ids, at, at + 1), true}, {1, part(ids, at, at + 9), false}};
+    };
+    long in_run = 0;
+    for (int i = 0; i < 10; ++i) {
+      const std::vector<Piece> pieces = mixed(i * 9);
+      const device::StepView step = cache.step(pieces);
+      const long before = allocations;
+      program.run(step);
+      if (i >= 2) in_run += allocations - before;
+    }
+    CHECK_EQ(in_run, 0L);
+  }
+}
+
+TEST("what earlier steps left in the arena does not matter") {
+  const small::Options o;
+  graph::Program program = compile(small::llama(o));
+  const std::vector<int> ids = small::random_ids(20, o.vocab, 8);
+  const std::vector<float> want = alone(program, ids);
+  alone(program, small::random_ids(60, o.vocab, 9));
+  program.reserve({90, 90, 2});  // larger limits move every buffer
+  const std::vector<float> again = alone(program, ids);
+  check_rows(again, want.data(), want.size());
+}
+
+TEST("steps beyond the limits, and of another model, are errors") {
+  const small::Options o;
+  graph::Program program = compile(small::llama(o));
+  Cache cache(program, 1, 64, 16);
+  const Piece piece{0, small::random_ids(8, o.vocab, 1), true};
+  device::StepView step = cache.step({&piece, 1});
+  CHECK_THROWS_WITH(program.run(step), core::Error, "reserved");
+  program.reserve({8, 8, 1});
+  CHECK_EQ(program.run(step).size(), static_cast<std::size_t>(8 * o.vocab));
+  step.kv = step.kv.first(1);
+  CHECK_THROWS_WITH(program.run(step), core::Error, "layers");
+  CHECK_THROWS_WITH(program.reserve({0, 1, 1}), core::Error, "positive");
+}
+
+TEST("cache layers follow the graph") {
+  graph::Program program = compile(small::llama({.layers = 3, .kv_heads = 1, .window = 9}));
+  CHECK_EQ(program.kv_layers().size(), std::size_t{3});
+  for (const engine::KvSpec& layer : program.kv_layers()) {
+    CHECK_EQ(layer.kv_heads, 1);
+    CHECK_EQ(layer.head_dim, 12);
+    CHECK_EQ(layer.v_head_dim, 12);
+    CHECK_EQ(layer.window, 9);
+  }
+  CHECK(!program.length_dependent_rope());
+}
+
+TEST("the null device compiles and runs, and says nothing") {
+  const small::Options o;
+  graph::Program program(small::llama(o), device::open_device("null"),
+                         {.context_length = 64, .kv_dtype = "auto", .passes = {}});
+  program.reserve({4, 4, 1});
+  device::StepView step;
+  step.tokens = 4;
+  step.sequences = 1;
+  step.rows = 2;
+  const std::vector<device::KvLayer> kv(2);
+  step.kv = kv;
+  const std::span<float> logits = program.run(step);
+  CHECK_EQ(logits.size(), static_cast<std::size_t>(2 * o.vocab));
+  for (float x : logits) CHECK_EQ(x, 0.0f);
+}
