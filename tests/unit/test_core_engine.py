@@ -415,7 +415,7 @@ def test_max_time_s(engine: Any) -> None:
 
 def test_prompt_logprobs_and_logits(engine: Any) -> None:
     prompt = [(i * 7) % VOCAB for i in range(150)]  # several chunks
-    request = engine.submit(prompt, GREEDY | {"max_new_tokens": 0, "prompt_logprobs": 2}, keep_logits=True)
+    request: Any = engine.submit(prompt, GREEDY | {"max_new_tokens": 0, "prompt_logprobs": 2}, keep_logits=True)
     with pytest.raises(InvalidRequest, match="without it"):
         engine.submit([1], GREEDY).logits()
     until(lambda: request.finish is not None)
@@ -433,7 +433,7 @@ def test_prompt_logprobs_and_logits(engine: Any) -> None:
         assert logprob == pytest.approx(expected[position - 1, token], abs=1e-4)
         assert rank == 1 + int((logits[position - 1] > logits[position - 1, token]).sum())
         assert top[0][0] == (prompt[position - 1] + 1) % VOCAB
-    del request
+    request = None
     gc.collect()
     assert logits[149, (prompt[149] + 1) % VOCAB] == logits.max()  # the array keeps its memory alive
 
