@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsCompleted", "BatchSource", "BatchStream", "batch_error"]
 
-BatchSource: TypeAlias = "Iterable[Prompt | Request] | AsyncIterable[Prompt | Request]"
+BatchSource: TypeAlias = Iterable[Prompt | Request] | AsyncIterable[Prompt | Request]
 _Opener: TypeAlias = "Callable[[Prompt | Request, int], TokenStream]"
 _ItemT = TypeVar("_ItemT")
 _AT_ONCE = 32  # entries admitted between two looks at the event loop

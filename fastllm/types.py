@@ -200,7 +200,7 @@ class Message:
         return out
 
 
-Prompt: TypeAlias = "str | Sequence[int] | Sequence[Message | Mapping[str, Any]]"
+Prompt: TypeAlias = str | Sequence[int] | Sequence[Message | Mapping[str, Any]]
 """Text, token ids, or messages (which go through the model's chat template)."""
 
 
