@@ -7,6 +7,6 @@
 namespace fastllm::bind {
 
 // Error(invalid_request) for values that are no bool, int, float or str.
-graph::AttrMap attrs_from(const py::dict& attrs);
+graph::AttrMap attrs_from(const std::string& kind, const py::dict& attrs);
 
 }  // namespace fastllm::bind

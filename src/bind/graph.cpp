@@ -77,7 +77,8 @@ void bind_graph_class(py::module_& m) {
             std::vector<int> ids;
             for (const ValueHandle& value : inputs) ids.push_back(id_in(self, value, kind.c_str()));
             std::vector<ValueHandle> out;
-            for (int id : self->op(graph::parse_op(kind, attrs_from(attrs)), ids, name)) out.push_back({self, id});
+            for (int id : self->op(graph::parse_op(kind, attrs_from(kind, attrs)), ids, name))
+              out.push_back({self, id});
             return out;
           },
           py::arg("kind"), py::arg("inputs"), py::arg("attrs"), py::arg("name"))

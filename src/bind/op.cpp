@@ -18,7 +18,7 @@ using core::ErrorCode;
 using core::fail;
 using core::Tensor;
 
-graph::AttrMap attrs_from(const py::dict& attrs) {
+graph::AttrMap attrs_from(const std::string& kind, const py::dict& attrs) {
   graph::AttrMap out;
   for (const auto& [key, value] : attrs) {
     const auto name = py::cast<std::string>(key);
@@ -33,7 +33,8 @@ graph::AttrMap attrs_from(const py::dict& attrs) {
     else if (PyNumber_Check(value.ptr()))  // numpy scalars
       out[name] = PyFloat_AsDouble(value.ptr());
     else
-      fail(ErrorCode::invalid_request, cat("[op] attribute '", name, "' is a ", Py_TYPE(value.ptr())->tp_name, "."),
+      fail(ErrorCode::invalid_request,
+           cat("[", kind, "] attribute '", name, "' is a ", Py_TYPE(value.ptr())->tp_name, "."),
            "Attributes are bool, int, float or str.");
     if (PyErr_Occurred()) throw py::error_already_set();
   }
@@ -90,7 +91,7 @@ void bind_op(py::module_& m) {
       "run_op",
       [](const DeviceHandle& device, const std::string& kind, const std::vector<Tensor>& inputs, const py::dict& attrs,
          const EagerStep* step) {
-        const graph::OpSpec spec = graph::parse_op(kind, attrs_from(attrs));
+        const graph::OpSpec spec = graph::parse_op(kind, attrs_from(kind, attrs));
         py::gil_scoped_release unlocked;
         return graph::run_eager(*device.backend, spec, inputs, step);
       },

@@ -40,10 +40,10 @@ std::string Shape::str() const {
 
 Shape Shape::contiguous_strides() const {
   Shape strides = *this;
-  std::int64_t step = 1;
+  std::uint64_t step = 1;  // unsigned: absurd shapes wrap around, and fail where memory is asked for
   for (int i = rank_ - 1; i >= 0; --i) {
-    strides[i] = step;
-    step *= (*this)[i];
+    strides[i] = static_cast<std::int64_t>(step);
+    step *= static_cast<std::uint64_t>((*this)[i]);
   }
   return strides;
 }

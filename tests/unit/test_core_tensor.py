@@ -137,6 +137,7 @@ def test_reshape_views_exactly_where_numpy_does(data: st.DataObject) -> None:
             for d in dims
         )
     ]
+    array = np.asarray(array)
     array = array.transpose(data.draw(st.permutations(range(array.ndim))))
     rest = array.size
     to: list[int] = []
@@ -180,7 +181,6 @@ def test_slice_and_permute_equal_numpy(data: st.DataObject) -> None:
         (lambda: core.Tensor.from_buffer(b"abcd", "f33", [1]), errors.DtypeError),
         (lambda: core.Tensor.from_buffer(b"abcd", "u8", [-4]), errors.ShapeError),
         (lambda: core.Tensor.from_buffer(b"abcd", "u8", [2**32, 2**32]), errors.ShapeError),
-        (lambda: core.Tensor.from_buffer(b"", "u8", [0, 2**62, 8]), errors.ShapeError),
         (lambda: core.Tensor.from_buffer(b"abcd", "u8", [1] * 7), errors.ShapeError),
         (lambda: core.Tensor.empty("f32", [2**30, 2**30]), errors.FastLLMError),
         (lambda: of(np.zeros((1,) * 7)), errors.ShapeError),
