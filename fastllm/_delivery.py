@@ -105,7 +105,7 @@ class Delivery:
         self._mailboxes: dict[int, Mailbox] = {}
         self._ports: weakref.WeakValueDictionary[int, Port] = weakref.WeakValueDictionary()
         self._stopping = False
-        self._close_engine = False
+        self._retired: Callable[[], None] | None = None
         self._thread = threading.Thread(target=self._run, name="fastllm-delivery", daemon=True)
         self._thread.start()
 
@@ -149,9 +149,9 @@ class Delivery:
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
-    def retire(self) -> None:
-        """Has the thread close the engine and end. Waits for nothing."""
-        self._close_engine = True
+    def retire(self, then: Callable[[], None]) -> None:
+        """Has the thread close the engine, call a function, and end. Waits for nothing."""
+        self._retired = then
         self._stopping = True
         self._engine.wake()
 
@@ -162,7 +162,7 @@ class Delivery:
         while True:
             stopping = self._stopping  # read before draining, so that a last round follows it
             watched = any(port.posted for port in self._live_ports())
-            if self._close_engine:
+            if self._retired is not None:
                 engine.close(drain=False)
             elif not stopping:
                 engine.wait_events(_WATCH_S if watched else _IDLE_S)
@@ -170,6 +170,8 @@ class Delivery:
             if watched:
                 self._look_for_ended_loops()
             if stopping:
+                if self._retired is not None:
+                    self._retired()
                 return
 
     def _deliver(self, tags: list[int]) -> None:

@@ -64,12 +64,11 @@ class _Core:
 
     def let_go(self) -> None:
         """The model was collected: the same, but nothing waits, for this may run on an event loop."""
-        _running.discard(self)
         if os.getpid() == self.pid:
-            self.delivery.retire()
+            self.delivery.retire(lambda: _running.discard(self))
 
 
-_running: set[_Core] = set()
+_running: set[_Core] = set()  # what has threads still, even if its model is gone
 
 
 @atexit.register

@@ -71,6 +71,12 @@ async def main():
     await s.__anext__()
 anyio.run(main, backend=BACKEND)
 """,
+    "model collected just before": """
+async def main():
+    await model.generate('a', max_new_tokens=3)
+anyio.run(main, backend=BACKEND)
+del model
+""",
     "daemon thread that reads": """
 def read():
     for _ in model.blocking.stream('a', max_new_tokens=None):

@@ -196,13 +196,12 @@ def test_interrupt_stops_an_answer_and_not_the_chat() -> None:
 
 
 def test_a_reader_that_leaves_ends_it_quietly() -> None:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*COMMAND, "run", "Tell me a story about a fox."], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    process.stdout.read(1)
-    process.stdout.close()
-    assert process.stderr is not None
-    err = process.stderr.read()
-    assert process.wait(20) == 141
-    assert err == ""
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(20) == 141

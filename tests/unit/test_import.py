@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,8 @@ def test_every_public_name_resolves_and_is_documented() -> None:
     missing = []
     for name in fastllm.__all__:
         value = getattr(fastllm, name)
+        if typing.get_origin(value) is not None:
+            continue  # a type alias, documented where it stands
         if (callable(value) or isinstance(value, type)) and not (value.__doc__ or "").strip():
             missing.append(name)
     assert missing == [], f"without a docstring: {missing}"
