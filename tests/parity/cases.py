@@ -209,10 +209,15 @@ def build(case: Case, folder: Path, *, dtype: str = "float32", seed: int = 0) ->
     torch.manual_seed(seed)
     model = getattr(transformers, model_class)(config).eval()
     randomise(model, seed)
-    if dtype != "float32":
-        model = model.to(getattr(torch, dtype))
-    model.save_pretrained(folder)
-    return model.to(torch.float32)
+    if dtype == "float32":
+        model.save_pretrained(folder)
+        return model
+    # Loaded back: a cast would leave the tables of the rope rounded, which no checkpoint holds.
+    model.to(getattr(torch, dtype)).save_pretrained(folder)
+    loaded = getattr(transformers, model_class).from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
+    return loaded.eval()
 
 
 def randomise(model: Any, seed: int) -> None:
