@@ -121,7 +121,7 @@ async def main() -> None:
         async with await fastllm.load_async(folder) as model:
             print(model.info)
             prompt = "An architecture of your own"
-            async for token in model.stream(prompt, temperature=0, max_new_tokens=24):
+            async for token in model.stream(prompt, seed=1, max_new_tokens=24):
                 print(f"{token.id:3d}", end=" ", flush=True)
             print("  (random weights: the bytes mean nothing)")
 

@@ -132,8 +132,12 @@ def activation(kind: str, x: A, *, name: str | None = None) -> A:
 
 
 def gated(gate: A, up: Array, *, activation: str = "silu", name: str | None = None) -> A:
-    """``act(gate) * up``, both [T, N]: the heart of gated MLPs (SwiGLU, GeGLU). Shazeer, 2002.05202."""
+    """``act(gate) * up``, both [..., N]: the heart of gated MLPs (SwiGLU, GeGLU). Shazeer, 2002.05202."""
     kind = activation_name("gated_activation", activation)
+    if isinstance(gate, Tensor) and gate.ndim != 2:
+        width = gate.shape[-1] if gate.ndim else 1
+        flat = gated(gate.reshape(-1, width), as_array(up).reshape(-1, width), activation=kind)
+        return _typed(A, flat.reshape(gate.shape))
     return run("gated_activation", gate, [up], {"activation": kind}, name=name)
 
 

@@ -22,6 +22,16 @@ class Case:
     id: str
     family: str
     config: dict[str, Any] = field(default_factory=dict)
+    length: int = SEQUENCE
+
+    def ids(self, length: int | None = None, *, seed: int = 7) -> list[int]:
+        """Seeded token ids of a text, the last one of the vocabulary among them."""
+        import numpy as np
+
+        count, vocab = length or self.length, int(self.config["vocab_size"])
+        ids = np.random.default_rng(seed).integers(3, vocab, size=count).tolist()
+        ids[count // 2] = vocab - 1
+        return [int(token) for token in ids]
 
 
 _LLAMA = {
@@ -33,6 +43,15 @@ _LLAMA = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 128,
     "tie_word_embeddings": False,
+}
+_WIDE = {
+    **_LLAMA,
+    "vocab_size": 1009,
+    "hidden_size": 264,
+    "intermediate_size": 700,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 512,
 }
 _QWEN3 = {**_LLAMA, "head_dim": 14}
 _GEMMA = {
@@ -57,6 +76,9 @@ CASES = [
     Case("llama-mqa-tied", "Llama", {**_LLAMA, "num_key_value_heads": 1, "tie_word_embeddings": True}),
     Case("llama-mha-biases", "Llama", {**_LLAMA, "num_key_value_heads": 6, "attention_bias": True, "mlp_bias": True}),
     Case("llama-head-dim", "Llama", {**_LLAMA, "head_dim": 10, "hidden_act": "gelu", "rms_norm_eps": 1e-3}),
+    # llama: as wide as the kernels' blocks and a little more, over many tiles of the cache
+    Case("llama-wide", "Llama", {**_WIDE, "head_dim": 64}, length=333),
+    Case("llama-wide-heads", "Llama", {**_WIDE, "num_attention_heads": 3, "head_dim": 128}, length=150),
     # llama: every rope
     Case("llama-linear", "Llama", {**_LLAMA, **_rope("linear", factor=2.5)}),
     Case("llama-dynamic", "Llama", {**_LLAMA, "max_position_embeddings": 20, **_rope("dynamic", factor=2.5)}),
@@ -237,15 +259,6 @@ def randomise(model: Any, seed: int) -> None:
                 fan_in = parameter.shape[0] if type(model).__name__.startswith("GPT2") else parameter.shape[1]
                 wide = 2.0 if any(part in name for part in ("q_proj", "k_proj", "qkv", "c_attn")) else 1.2
                 parameter.copy_(noise * wide / fan_in**0.5)
-
-
-def text_ids(vocab: int, length: int = SEQUENCE, *, seed: int = 7) -> list[int]:
-    """Seeded token ids, the last one of the vocabulary among them."""
-    import numpy as np
-
-    ids = np.random.default_rng(seed).integers(3, vocab, size=length).tolist()
-    ids[length // 2] = vocab - 1
-    return [int(token) for token in ids]
 
 
 def each(keep: Callable[[Case], bool] = lambda case: True) -> list[Any]:

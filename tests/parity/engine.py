@@ -53,9 +53,14 @@ class Compiled:
 
     def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
         """The `count` tokens that follow, each the most likely one."""
-        request = self._submit(prompt, count)
+        return self.greedy_logprobs(prompt, count)[0]
+
+    def greedy_logprobs(self, prompt: Sequence[int], count: int) -> tuple[list[int], list[float]]:
+        """The same with the log-probability of each."""
+        request = self._submit(prompt, count, logprobs=0)
         self._finish(request)
-        return [int(record[0]) for record in request.take()]
+        records = request.take()
+        return [int(record[0]) for record in records], [float(record[4]) for record in records]
 
     def among_others(self, prompt: Sequence[int], others: Sequence[Sequence[int]]) -> tuple[Logits, list[list[int]]]:
         """Logits of a prompt that runs while others are being prefilled and continued, and their continuations."""
@@ -66,8 +71,8 @@ class Compiled:
             self._finish(one)
         return request.logits(), [[int(record[0]) for record in one.take()] for one in running]
 
-    def _submit(self, prompt: Sequence[int], count: int, *, keep_logits: bool = False) -> Any:
-        params = {"max_new_tokens": count, "temperature": 0.0, "ignore_eos": True}
+    def _submit(self, prompt: Sequence[int], count: int, *, keep_logits: bool = False, **more: Any) -> Any:
+        params = {"max_new_tokens": count, "temperature": 0.0, "ignore_eos": True, **more}
         return self.engine.submit(list(prompt), params, lookahead=-1, keep_logits=keep_logits)
 
     def _finish(self, request: Any) -> None:

@@ -20,12 +20,12 @@ def full_logits(model: Any, ids: list[int]) -> npt.NDArray[np.float32]:
     return result
 
 
-def greedy(model: Any, ids: list[int], count: int) -> tuple[list[int], list[float]]:
-    """The most likely continuation, token by token with a cache, and how far each token was ahead of the second."""
+def greedy(model: Any, ids: list[int], count: int) -> tuple[list[int], list[float], list[float]]:
+    """The most likely continuation, by steps with a cache: tokens, their log-probabilities, their leads in logits."""
     import torch
 
     model = copy.deepcopy(model)
-    chosen, margins = [], []
+    chosen, logprobs, margins = [], [], []
     with torch.no_grad():
         cache, fed = None, torch.tensor([ids])
         for _ in range(count):
@@ -33,9 +33,10 @@ def greedy(model: Any, ids: list[int], count: int) -> tuple[list[int], list[floa
             cache = out.past_key_values
             best = torch.topk(out.logits[0, -1].float(), 2)
             chosen.append(int(best.indices[0]))
+            logprobs.append(float(torch.log_softmax(out.logits[0, -1].double(), -1)[chosen[-1]]))
             margins.append(float(best.values[0] - best.values[1]))
             fed = torch.tensor([[chosen[-1]]])
-    return chosen, margins
+    return chosen, logprobs, margins
 
 
 def distance(actual: Any, expected: npt.NDArray[np.float32]) -> float:

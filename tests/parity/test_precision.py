@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from parity.cases import BY_ID, text_ids
+from parity.cases import BY_ID
 from parity.engine import Compiled, compiled
 from parity.reference import distance, full_logits
 
@@ -33,7 +33,7 @@ def _scale_as_loaded(reference: Any, dtype: str) -> Any:
 def test_half_weights(name: str, dtype: str, build_case: Callable[..., Any]) -> None:
     case = BY_ID[name]
     built = build_case(case, dtype)
-    ids = text_ids(case.config["vocab_size"])
+    ids = case.ids()
     expected = full_logits(_scale_as_loaded(built.reference, dtype), ids)
     loaded = compiled(built.folder, kv_dtype="float32")
     assert loaded.info.dtype == dtype
@@ -48,7 +48,7 @@ def test_half_cache(dtype: str, build_case: Callable[..., Any]) -> None:
     """By default keys and values are kept in the weights' dtype, which rounds them once, and no more than that."""
     case = BY_ID["llama-gqa"]
     built = build_case(case, dtype)
-    ids = text_ids(case.config["vocab_size"])
+    ids = case.ids()
     expected = full_logits(built.reference, ids)
     loaded = compiled(built.folder)
     with Compiled(loaded.program) as engine:
@@ -61,7 +61,7 @@ def test_converted_at_load(dtype: str, build_case: Callable[..., Any]) -> None:
     """A float32 checkpoint loaded in half precision is the half-precision checkpoint; loaded back, it is wide again."""
     case = BY_ID["gemma2"]
     wide, half = build_case(case), build_case(case, dtype)
-    ids = text_ids(case.config["vocab_size"], 20)
+    ids = case.ids(20)
     outputs = []
     for folder, options in ((wide.folder, {"dtype": dtype}), (half.folder, {})):
         with Compiled(compiled(folder, **options).program) as engine:

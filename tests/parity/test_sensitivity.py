@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parity.cases import BY_ID, text_ids
+from parity.cases import BY_ID
 from parity.reference import distance
 
 CHANGES: list[tuple[str, dict[str, Any]]] = [
@@ -53,7 +53,7 @@ def test_a_changed_feature_shows(
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **change}))
     changed, _ = load_module(open_checkpoint(folder))
-    ids = text_ids(BY_ID[name].config["vocab_size"])
+    ids = BY_ID[name].ids()
     assert distance(changed(ids).numpy(), built.module(ids).numpy()) > 3e-4
 
 
@@ -79,5 +79,5 @@ def test_old_keys_give_the_same(name: str, build_case: Callable[..., Any], tmp_p
     config.pop("layer_types", None) if name == "qwen2-windows" else None
     (folder / "config.json").write_text(json.dumps(config))
     old, _ = load_module(open_checkpoint(folder))
-    ids = text_ids(BY_ID[name].config["vocab_size"])
+    ids = BY_ID[name].ids()
     assert np.array_equal(old(ids).numpy(), built.module(ids).numpy())
