@@ -70,6 +70,21 @@ from fastllm.types import (
 if TYPE_CHECKING:
     from fastllm import nn, ops
     from fastllm._opening import load, load_async
+    from fastllm._ops_dtype import (
+        DType,
+        bfloat16,
+        bool_,
+        float8_e4m3,
+        float8_e5m2,
+        float16,
+        float32,
+        float64,
+        int8,
+        int16,
+        int32,
+        int64,
+        uint8,
+    )
     from fastllm.batch import AsCompleted, BatchStream
     from fastllm.blocking import BlockingModel, BlockingStream
     from fastllm.chat import BlockingChat, Chat
@@ -77,7 +92,7 @@ if TYPE_CHECKING:
     from fastllm.model import Model
     from fastllm.nn import register
     from fastllm.stream import TokenStream
-    from fastllm.tensor import Tensor
+    from fastllm.tensor import Tensor, arange, cat, full, ones, zeros
     from fastllm.tokenizer import Tokenizer
 
     __version__: str
@@ -91,16 +106,34 @@ _LAZY = {
     "BlockingStream": "fastllm.blocking",
     "Chat": "fastllm.chat",
     "ChatTemplate": "fastllm.chat_template",
+    "DType": "fastllm._ops_dtype",
     "Model": "fastllm.model",
     "Tensor": "fastllm.tensor",
     "TokenStream": "fastllm.stream",
     "Tokenizer": "fastllm.tokenizer",
     "__version__": "fastllm._core",
+    "arange": "fastllm.tensor",
+    "bfloat16": "fastllm._ops_dtype",
+    "bool_": "fastllm._ops_dtype",
+    "cat": "fastllm.tensor",
+    "float16": "fastllm._ops_dtype",
+    "float32": "fastllm._ops_dtype",
+    "float64": "fastllm._ops_dtype",
+    "float8_e4m3": "fastllm._ops_dtype",
+    "float8_e5m2": "fastllm._ops_dtype",
+    "full": "fastllm.tensor",
+    "int16": "fastllm._ops_dtype",
+    "int32": "fastllm._ops_dtype",
+    "int64": "fastllm._ops_dtype",
+    "int8": "fastllm._ops_dtype",
     "load": "fastllm._opening",
     "load_async": "fastllm._opening",
     "nn": "",
+    "ones": "fastllm.tensor",
     "ops": "",
     "register": "fastllm.nn",
+    "uint8": "fastllm._ops_dtype",
+    "zeros": "fastllm.tensor",
 }
 
 __all__ = [
@@ -117,6 +150,7 @@ __all__ = [
     "ConstraintError",
     "ContextTooLong",
     "CorruptFile",
+    "DType",
     "DeviceError",
     "DeviceLost",
     "DeviceNotAvailable",
@@ -163,11 +197,28 @@ __all__ = [
     "Usage",
     "WrongLoop",
     "__version__",
+    "arange",
+    "bfloat16",
+    "bool_",
+    "cat",
+    "float8_e4m3",
+    "float8_e5m2",
+    "float16",
+    "float32",
+    "float64",
+    "full",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
     "load",
     "load_async",
     "nn",
+    "ones",
     "ops",
     "register",
+    "uint8",
+    "zeros",
 ]
 
 
