@@ -118,13 +118,19 @@ void Chain::sample(std::span<const float> logits, const History& history, const 
   const double total = candidates_.softmax();
   const double mark = uniform(params.seed, history.tokens.size()) * total;
   double cumulative = 0.0;
-  std::size_t chosen = 0;
-  for (std::size_t i = 0; i < candidates_.size(); ++i) {
+  std::size_t block = 0;
+  while (block + 1 < candidates_.sums.size() && cumulative + candidates_.sums[block] <= mark) {
+    cumulative += candidates_.sums[block++];
+  }
+  std::size_t chosen = candidates_.size();
+  for (std::size_t i = block * kSumBlock; i < candidates_.size(); ++i) {  // leaves within the block, or just after it
     if (candidates_.probabilities[i] <= 0.0f) continue;
-    chosen = i;  // the last possible one if rounding leaves the mark beyond the sum
+    chosen = i;
     cumulative += candidates_.probabilities[i];
     if (cumulative > mark) break;
   }
+  // Rounding may leave the mark beyond the sum, with nothing possible after it: then the best one.
+  if (chosen == candidates_.size()) chosen = static_cast<std::size_t>(extremes(candidates_.logits).argmax);
   out.id = candidates_.id(chosen);
   if (raw_wanted) {
     out.logprob = static_cast<float>(static_cast<double>(logits[static_cast<std::size_t>(out.id)]) - log_sum);

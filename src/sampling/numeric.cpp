@@ -1,6 +1,6 @@
 // Vectorised by the compiler; see numeric.h. -O2 of g++ 12 only vectorises loops whose trip count needs no epilogue, hence the pragma.
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("O3")
+#pragma GCC optimize("O3", "no-trapping-math")
 #endif
 
 #include "sampling/numeric.h"
@@ -69,12 +69,14 @@ Extremes extremes(std::span<const float> x) {
   return result;
 }
 
-double exp_shifted(std::span<const float> x, float shift, std::span<float> out) {
+// A block is summed in float lanes, the blocks in double: exact enough for any vocabulary, and vectorised.
+double exp_shifted(std::span<const float> x, float shift, std::span<float> out, std::vector<double>* blocks) {
   const std::size_t n = x.size();
-  for (std::size_t i = 0; i < n; ++i) out[i] = exp_nonpositive(x[i] - shift);
-  double total = 0.0;  // blocks in float lanes, the blocks in double: exact enough for any vocabulary, and vectorised
-  for (std::size_t start = 0; start < n; start += 1024) {
-    const std::size_t end = std::min(n, start + 1024);
+  if (blocks != nullptr) blocks->clear();
+  double total = 0.0;
+  for (std::size_t start = 0; start < n; start += kSumBlock) {
+    const std::size_t end = std::min(n, start + kSumBlock);
+    for (std::size_t i = start; i < end; ++i) out[i] = exp_nonpositive(x[i] - shift);
     float lanes[kLanes] = {};
     std::size_t i = start;
     for (; i + kLanes <= end; i += kLanes) {
@@ -84,8 +86,49 @@ double exp_shifted(std::span<const float> x, float shift, std::span<float> out) 
     for (const float lane : lanes) block += lane;
     for (; i < end; ++i) block += out[i];
     total += block;
+    if (blocks != nullptr) blocks->push_back(block);
   }
   return total;
+}
+
+void divide(std::span<float> x, float by) {
+  for (float& value : x) value /= by;
+}
+
+void subtract_from(float value, std::span<const float> x, std::span<float> out) {
+  for (std::size_t i = 0; i < x.size(); ++i) out[i] = value - x[i];
+}
+
+double dot(std::span<const float> a, std::span<const float> b) {
+  double total = 0.0;
+  for (std::size_t start = 0; start < a.size(); start += kSumBlock) {
+    const std::size_t end = std::min(a.size(), start + kSumBlock);
+    float lanes[kLanes] = {};
+    std::size_t i = start;
+    for (; i + kLanes <= end; i += kLanes) {
+      for (std::size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += a[i + lane] * b[i + lane];
+    }
+    for (const float lane : lanes) total += lane;
+    for (; i < end; ++i) total += static_cast<double>(a[i]) * b[i];
+  }
+  return total;
+}
+
+void indices_from(std::span<const float> x, float threshold, std::vector<std::int32_t>& out) {
+  out.resize(x.size());
+  std::int32_t* to = out.data();
+  std::size_t count = 0;
+  for (std::size_t start = 0; start < x.size(); start += kLanes) {
+    const std::size_t end = std::min(x.size(), start + kLanes);
+    int any = 0;
+    for (std::size_t i = start; i < end; ++i) any |= x[i] >= threshold ? 1 : 0;
+    if (any == 0) continue;
+    for (std::size_t i = start; i < end; ++i) {  // without a branch: where they lie has no pattern
+      to[count] = static_cast<std::int32_t>(i);
+      count += x[i] >= threshold ? 1 : 0;
+    }
+  }
+  out.resize(count);
 }
 
 double log_sum_exp(std::span<const float> x, float max, std::vector<float>& scratch) {
@@ -150,24 +193,39 @@ void largest(std::span<const float> x, int k, std::vector<Ranked>& out) {
 
 void keep_mass(std::span<const float> keys, std::span<const float> mass, double target, std::span<char> keep,
                MassScratch& scratch) {
-  const auto bucket_of = [](float key) {
-    const float scaled = key * kBucketsPerUnit;
-    return scaled < static_cast<float>(kBuckets - 1) ? static_cast<std::size_t>(scaled)
-                                                     : static_cast<std::size_t>(kBuckets - 1);
-  };
-  // One histogram finds the bucket in which the target is reached; only that bucket is sorted.
-  scratch.bucket_mass.assign(kBuckets, 0.0);
-  for (std::size_t i = 0; i < keys.size(); ++i) scratch.bucket_mass[bucket_of(keys[i])] += mass[i];
-  double before = 0.0;
-  std::size_t boundary = 0;
-  while (boundary + 1 < static_cast<std::size_t>(kBuckets) && before + scratch.bucket_mass[boundary] < target) {
-    before += scratch.bucket_mass[boundary++];
+  const std::size_t n = keys.size();
+  constexpr float last = static_cast<float>(kBuckets - 1);
+  scratch.bucket.resize(n);
+  std::int32_t* bucket = scratch.bucket.data();
+  for (std::size_t i = 0; i < n; ++i) {
+    const float scaled = keys[i] * kBucketsPerUnit;
+    bucket[i] = static_cast<std::int32_t>(scaled < last ? scaled : last);
   }
+  // One histogram finds the bucket in which the target is reached; only that bucket is sorted. Four partial ones, because neighbours that
+  // fall into one bucket would wait for each other.
+  constexpr std::size_t parts = 4;
+  scratch.bucket_mass.assign(parts * kBuckets, 0.0);
+  double* sums = scratch.bucket_mass.data();
+  for (std::size_t i = 0; i < n; ++i) {
+    sums[static_cast<std::size_t>(bucket[i]) * parts + i % parts] += static_cast<double>(mass[i]);
+  }
+  const auto sum_of = [&](std::int32_t index) {
+    const double* four = sums + static_cast<std::size_t>(index) * parts;
+    return (four[0] + four[1]) + (four[2] + four[3]);
+  };
+  double before = 0.0;
+  std::int32_t boundary = 0;
+  while (boundary + 1 < kBuckets && before + sum_of(boundary) < target) before += sum_of(boundary++);
+  for (std::size_t i = 0; i < n; ++i) keep[i] = bucket[i] < boundary ? 1 : 0;
   scratch.boundary.clear();
-  for (std::size_t i = 0; i < keys.size(); ++i) {
-    const std::size_t bucket = bucket_of(keys[i]);
-    keep[i] = bucket < boundary ? 1 : 0;
-    if (bucket == boundary) scratch.boundary.push_back({keys[i], static_cast<std::int32_t>(i)});
+  for (std::size_t start = 0; start < n; start += kLanes) {
+    const std::size_t end = std::min(n, start + kLanes);
+    int any = 0;
+    for (std::size_t i = start; i < end; ++i) any |= bucket[i] == boundary ? 1 : 0;
+    if (any == 0) continue;
+    for (std::size_t i = start; i < end; ++i) {
+      if (bucket[i] == boundary) scratch.boundary.push_back({keys[i], static_cast<std::int32_t>(i)});
+    }
   }
   std::ranges::sort(scratch.boundary, [](const Ranked& a, const Ranked& b) {
     return a.value < b.value || (a.value == b.value && a.index < b.index);

@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "sampling/stages/stages.h"
 
 namespace fastllm::sampling {
@@ -8,38 +6,36 @@ float Candidates::max() const { return extremes(logits).max; }
 
 double Candidates::softmax() {
   probabilities.resize(size());
-  return exp_shifted(logits, max(), probabilities);
+  return exp_shifted(logits, max(), probabilities, &sums);
 }
 
 void Candidates::retain_from(float threshold) {
-  keep.resize(size());
-  for (std::size_t i = 0; i < size(); ++i) keep[i] = logits[i] >= threshold ? 1 : 0;
-  retain_kept();
+  indices_from(logits, threshold, picked);
+  retain_picked();
 }
 
 void Candidates::retain_kept() {
-  const std::size_t before = size();
-  if (ids.empty()) {
-    const auto kept = static_cast<std::size_t>(std::ranges::count(keep, 1));
-    if (kept == before) return;
-    ids.reserve(kept);
-    std::size_t out = 0;
-    for (std::size_t i = 0; i < before; ++i) {
-      if (keep[i] == 0) continue;
-      ids.push_back(static_cast<std::int32_t>(i));
-      logits[out++] = logits[i];
-    }
-    logits.resize(out);
-    return;
+  picked.resize(size());
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < size(); ++i) {  // without a branch: what is kept has no pattern
+    picked[count] = static_cast<std::int32_t>(i);
+    count += keep[i] != 0 ? 1 : 0;
   }
-  std::size_t out = 0;
-  for (std::size_t i = 0; i < before; ++i) {
-    if (keep[i] == 0) continue;
-    ids[out] = ids[i];
-    logits[out++] = logits[i];
+  picked.resize(count);
+  retain_picked();
+}
+
+void Candidates::retain_picked() {
+  if (picked.size() == size()) return;
+  const bool dense = ids.empty();
+  if (dense) ids = picked;
+  for (std::size_t i = 0; i < picked.size(); ++i) {
+    const auto from = static_cast<std::size_t>(picked[i]);
+    if (!dense) ids[i] = ids[from];
+    logits[i] = logits[from];
   }
-  ids.resize(out);
-  logits.resize(out);
+  ids.resize(picked.size());
+  logits.resize(picked.size());
 }
 
 }  // namespace fastllm::sampling

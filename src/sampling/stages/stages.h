@@ -54,6 +54,8 @@ struct Candidates {
   std::vector<float> logits;
   std::vector<std::int32_t> ids;
   std::vector<float> probabilities, keys, spare;  // scratch of the warpers
+  std::vector<double> sums;                       // of probabilities, in blocks of kSumBlock
+  std::vector<std::int32_t> picked;
   std::vector<char> keep;
   MassScratch mass;
 
@@ -63,6 +65,7 @@ struct Candidates {
   double softmax();                   // fills `probabilities` with exp(logit - max), unnormalised; returns their sum
   void retain_from(float threshold);  // drops entries with logits below the threshold
   void retain_kept();                 // drops entries whose `keep` is 0
+  void retain_picked();               // drops entries whose index is not in `picked` (ascending)
 };
 
 // processors

@@ -4,7 +4,7 @@
 namespace fastllm::sampling {
 
 void temperature(Candidates& candidates, float value) {
-  for (float& logit : candidates.logits) logit /= value;
+  divide(candidates.logits, value);
 }
 
 }  // namespace fastllm::sampling
