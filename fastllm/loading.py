@@ -10,7 +10,7 @@ from typing import Any
 
 from fastllm import _core
 from fastllm._ops_dtype import DType, as_dtype
-from fastllm.errors import DtypeError, InvalidConfig, LoadError, UnsupportedFormat
+from fastllm.errors import CorruptFile, DtypeError, InvalidConfig, LoadError, UnsupportedFormat
 from fastllm.formats.checkpoint import Checkpoint, check_vocabulary
 from fastllm.formats.source import TensorSource
 from fastllm.nn.config import Config
@@ -22,6 +22,7 @@ from fastllm.tokenizer import Tokenizer
 
 __all__ = ["LoadCancelled", "LoadInfo", "LoadProgress", "LoadedModel", "load_module", "load_program"]
 
+_LONGEST = 2**31 - 1  # positions are int32
 _WEIGHT_DTYPES = ("float32", "bfloat16", "float16")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "vocab.json", "*.tiktoken", "spiece.model")
 
@@ -189,7 +190,9 @@ def load_module(
     _refuse_quantized(checkpoint)
     path = str(checkpoint.path)
     model_class = architecture_class(checkpoint.architecture, path=path)
-    model = model_class(Config(checkpoint.text_config))
+    config = Config(checkpoint.text_config)
+    _check_layers(config, checkpoint)
+    model = model_class(config)
     pairs = match(model, checkpoint.tensors, path=path)
     done, turned = _Tally(), _Tally()
     converted: dict[str, _Tally] = {}
@@ -255,10 +258,10 @@ def _wanted_dtype(name: str, field_name: str) -> DType:
 
 def _context_length(module: Model, asked: int | None) -> int:
     if asked is None:
-        return module.context_length
+        return min(module.context_length, _LONGEST)
     limit = module.position_limit
-    if asked < 1 or (limit is not None and asked > limit):
-        fact = f"[load] context_length is {asked}, but the model has positions for {limit} tokens"
+    if not 1 <= asked <= (limit or _LONGEST):
+        fact = f"[load] context_length is {asked}, but the model has positions for {limit or _LONGEST} tokens"
         if asked < 1:
             fact = f"[load] context_length is {asked}, which is not positive"
         raise InvalidConfig(f"{fact}.", fields=("context_length",))
@@ -269,6 +272,16 @@ def _tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
     if any(next(checkpoint.path.glob(pattern), None) is not None for pattern in _TOKENIZER_FILES):
         return Tokenizer.load(checkpoint.path)
     return None
+
+
+def _check_layers(config: Config, checkpoint: Checkpoint) -> None:
+    """Refuses a count of layers that no file of this many tensors can have, before modules are made for them."""
+    names = ("num_hidden_layers", "n_layer")
+    layers = 0 if config.get_any(names) is None else config.integer(*names)
+    if layers > len(checkpoint.tensors):
+        fact = f"config.json says {layers} layers but the file has {len(checkpoint.tensors)} tensors"
+        hint = "Config and weights do not belong together."
+        raise CorruptFile(f"[load] {fact}.", hint=hint, path=str(checkpoint.path))
 
 
 def _refuse_quantized(checkpoint: Checkpoint) -> None:

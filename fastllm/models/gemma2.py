@@ -28,7 +28,7 @@ class Gemma2Block(nn.Module):
         self.mlp = nn.GatedMLP(
             config.integer("hidden_size"),
             config.integer("intermediate_size"),
-            activation=config.text("hidden_activation", "hidden_act", default="gelu_pytorch_tanh"),
+            activation=config.activation("hidden_activation", "hidden_act", default="gelu_pytorch_tanh"),
         )
         self.post_feedforward_layernorm = gemma_norm(config)
 
@@ -64,7 +64,7 @@ class Gemma2Decoder(nn.Module):
             bias=config.flag("attention_bias", default=False),
             window=int(config.bound("sliding_window", missing=4096)) if kind == "sliding_attention" else 0,
             softcap=config.bound("attn_logit_softcapping", missing=50.0),
-            scale=config.real("query_pre_attn_scalar", default=256.0) ** -0.5,
+            scale=config.positive("query_pre_attn_scalar", default=256.0) ** -0.5,
         )
 
     def forward(self, ids: A, step: Step) -> A:

@@ -49,7 +49,7 @@ class Gemma3Decoder(nn.Module):
             qk_norm_eps=config.real("rms_norm_eps", default=1e-6),
             qk_norm_offset=1.0,
             window=int(config.bound("sliding_window", missing=4096)) if local else 0,
-            scale=config.real("query_pre_attn_scalar", default=256.0) ** -0.5,
+            scale=config.positive("query_pre_attn_scalar", default=256.0) ** -0.5,
         )
 
     def forward(self, ids: A, step: Step) -> A:

@@ -45,7 +45,7 @@ class GPT2MLP(nn.Module):
     def __init__(self, config: Config) -> None:
         hidden = config.integer("n_embd", "hidden_size")
         inner = config.integer("n_inner", default=4 * hidden)
-        self.activation = config.text("activation_function", default="gelu_new")
+        self.activation = config.activation("activation_function", default="gelu_new")
         self.c_fc = nn.Conv1D(hidden, inner)
         self.c_proj = nn.Conv1D(inner, hidden)
 

@@ -29,7 +29,7 @@ class DecoderBlock(nn.Module):
         self.mlp = nn.GatedMLP(
             hidden,
             config.integer("intermediate_size"),
-            activation=config.text("hidden_act", default="silu"),
+            activation=config.activation("hidden_act", default="silu"),
             bias=config.flag("mlp_bias", default=False),
         )
 

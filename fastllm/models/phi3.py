@@ -15,7 +15,7 @@ class Phi3MLP(nn.Module):
 
     def __init__(self, config: Config) -> None:
         hidden, self.inner = config.integer("hidden_size"), config.integer("intermediate_size")
-        self.activation = config.text("hidden_act", default="silu")
+        self.activation = config.activation("hidden_act", default="silu")
         self.gate_up_proj = nn.Linear(hidden, 2 * self.inner)
         self.down_proj = nn.Linear(self.inner, hidden)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, overload
 
+from fastllm._ops_elementwise import ACTIVATIONS
 from fastllm.errors import LoadError
 from fastllm.formats.rope import RopeConfig, rope_config
 
@@ -13,6 +14,7 @@ __all__ = ["Config"]
 
 T = TypeVar("T")
 _MISSING: Any = object()
+_LARGEST = 2**31 - 1  # what the engine can count to
 
 
 class Config(Mapping[str, Any]):
@@ -51,8 +53,10 @@ class Config(Mapping[str, Any]):
         value = self._found(names, default)
         if value is default:
             return value
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise _wrong(names, value, "a whole number above 0")
+        if value != int(value) or not 0 < value <= _LARGEST:
+            raise _wrong(names, value, f"a whole number from 1 to {_LARGEST}")
         return int(value)
 
     @overload
@@ -68,9 +72,31 @@ class Config(Mapping[str, Any]):
         value = self._found(names, default)
         if value is default:
             return value
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise _wrong(names, value, "a number")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= _LARGEST:
+            raise _wrong(names, value, "a number of ordinary size")
         return float(value)
+
+    def positive(self, *names: str, default: Any = _MISSING) -> float:
+        """A finite number above 0.
+
+        Raises:
+            LoadError: It is missing without a default, or it is something else.
+        """
+        value = self.real(*names, default=default)
+        if not value > 0:
+            raise _wrong(names, value, "a number above 0")
+        return float(value)
+
+    def activation(self, *names: str, default: str) -> str:
+        """The name of an activation function.
+
+        Raises:
+            LoadError: There is none of that name.
+        """
+        name = self.text(*names, default=default)
+        if name not in ACTIVATIONS:
+            raise _wrong(names, name, f"one of {', '.join(sorted(ACTIVATIONS))}")
+        return name
 
     def bound(self, name: str, *, missing: float) -> float:
         """A positive number that null switches off: 0 for null, ``missing`` where the config does not mention it.

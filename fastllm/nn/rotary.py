@@ -24,6 +24,7 @@ from fastllm.tensor import Tensor
 __all__ = ["RotaryEmbedding", "inverse_frequencies"]
 
 F32 = npt.NDArray[np.float32]
+_WIDEST = 1 << 16  # channels of a head: no model comes near, so a larger number is a broken config
 
 
 class RotaryEmbedding(Module):
@@ -56,6 +57,8 @@ class RotaryEmbedding(Module):
             raise LoadError(f"[rope] the config {fact}.", hint="Are head_dim and partial_rotary_factor right?")
         self.rope = rope
         self.head_dim, self.rotary_dim, self.interleaved = head_dim, rotary_dim, interleaved
+        if rotary_dim > _WIDEST:
+            raise LoadError(f"[rope] a head of {head_dim} channels is beyond {_WIDEST}.", hint="Is head_dim right?")
         self.inv_freq = Tensor(inverse_frequencies(rope, rotary_dim), name="rotary_emb.inv_freq")
         self.long_inv_freq = None
         self._length, self._original = "fixed", 0
@@ -104,6 +107,15 @@ def inverse_frequencies(rope: RopeConfig, rotary_dim: int, *, beyond: bool = Fal
     Returns:
         [rotary_dim / 2] float32.
     """
+    with np.errstate(all="ignore"):
+        table = _frequencies(rope, rotary_dim, beyond)
+    if not np.isfinite(table).all():
+        fact = f"base {rope.theta:g} and factor {rope.factor:g} give frequencies that are no finite numbers"
+        raise LoadError(f"[rope] {fact}.", hint="Is config.json of this checkpoint sound?")
+    return table
+
+
+def _frequencies(rope: RopeConfig, rotary_dim: int, beyond: bool) -> F32:
     one, base = np.float32(1), np.float32(rope.theta)
     exponents = np.arange(0, rotary_dim, 2).astype(np.float32) / np.float32(rotary_dim)
     powers = np.power(base, exponents)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,38 @@ def test_quantized_checkpoint(tmp_path: Path) -> None:
 def test_faulty_config(tmp_path: Path, change: dict[str, Any], text: str) -> None:
     with pytest.raises(errors.FastLLMError, match=text):
         _load(_broken(tmp_path, lambda w: None, **change))
+
+
+HOSTILE: list[Any] = [None, 0, -1, 1, 2.5, 1e30, 1e308, 10**40, True, "x", "", [], [1], {}, {"factor": 0}, float("nan")]
+GEMMA = {**LLAMA, "head_dim": 4, "query_pre_attn_scalar": 7.0, "sliding_window": 5, "layer_types": None}
+ROPE = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+SOUND: dict[str, dict[str, Any]] = {
+    "LlamaForCausalLM": {**LLAMA, "rope_theta": 1e4, "rope_scaling": None, "head_dim": 4, "hidden_act": "silu"},
+    "Qwen2ForCausalLM": {**LLAMA, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
+    "Gemma3ForCausalLM": {**GEMMA, "rope_local_base_freq": 1e4, "sliding_window_pattern": 2},
+    "Gemma2ForCausalLM": {**GEMMA, "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0},
+    "Phi3ForCausalLM": {**LLAMA, "partial_rotary_factor": 1.0, "rope_parameters": {**ROPE, "rope_theta": 1e4}},
+    "GPT2LMHeadModel": {"vocab_size": 19, "n_embd": 12, "n_head": 3, "n_layer": 2, "n_positions": 32, "n_inner": 20},
+}
+
+
+@pytest.mark.parametrize("architecture", SOUND)
+def test_hostile_configs_give_typed_errors(architecture: str, tmp_path: Path) -> None:
+    """Every value of a config replaced by every kind of nonsense: it loads, or one of our errors says why not."""
+    config = {**SOUND[architecture], "architectures": [architecture]}
+    folder = write_checkpoint(tmp_path, config, weights_for(config))
+    refused: list[str] = []
+    for name in config:
+        for value in HOSTILE:
+            (folder / "config.json").write_text(json.dumps({**config, name: value}))
+            try:
+                loaded = _load(folder)
+            except errors.FastLLMError as error:
+                refused.append(str(error))
+            else:
+                assert loaded.program.context_length >= 1
+    assert len(refused) > 3 * len(config)
+    assert [text for text in refused if not text.startswith("[")] == []
 
 
 def test_vocabulary_larger_than_the_embedding(tmp_path: Path) -> None:
