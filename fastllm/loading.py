@@ -141,7 +141,7 @@ def load_program(
     core_device = _core.Device(device, threads)
     module, notes = load_module(checkpoint, dtype=dtype, progress=progress, cancelled=cancelled)
     if tokenizer is not None:
-        check_vocabulary(tokenizer.vocab_size, module.vocab_size, path=str(checkpoint.path))
+        notes += _check_vocabulary(tokenizer, module.vocab_size, checkpoint)
     length = _context_length(module, context_length)
     if kv_dtype != "auto":
         kv_dtype = _wanted_dtype(kv_dtype, "kv_dtype")
@@ -272,6 +272,18 @@ def _tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
     if any(next(checkpoint.path.glob(pattern), None) is not None for pattern in _TOKENIZER_FILES):
         return Tokenizer.load(checkpoint.path)
     return None
+
+
+def _check_vocabulary(tokenizer: Tokenizer, rows: int, checkpoint: Checkpoint) -> list[str]:
+    """Refuses a tokenizer whose text can give ids without a row.
+
+    Special tokens beyond the table are let through with a note: Gemma 3 shares its tokenizer with models that see, and
+    has a row less than that needs. A prompt with such an id is refused when it is submitted.
+    """
+    beyond = range(rows, tokenizer.vocab_size)
+    if not all(token in tokenizer.special_ids for token in beyond):
+        check_vocabulary(tokenizer.vocab_size, rows, path=str(checkpoint.path))
+    return [f"{len(beyond)} special tokens of the tokenizer have no row in the embedding"] if beyond else []
 
 
 def _check_layers(config: Config, checkpoint: Checkpoint) -> None:

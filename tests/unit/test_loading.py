@@ -241,6 +241,19 @@ def test_vocabulary_larger_than_the_embedding(tmp_path: Path) -> None:
         _load(folder)
 
 
+def test_special_tokens_beyond_the_embedding_are_noted(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    folder = write_checkpoint(tmp_path, LLAMA, weights_for(LLAMA))
+    vocabulary = {f"w{index}": index for index in range(19)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="w0"))
+    tokenizer.add_special_tokens(["<image>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    loaded = _load(folder)
+    assert loaded.tokenizer is not None
+    assert loaded.tokenizer.vocab_size == 20
+    assert "1 special tokens" in loaded.info.notes[0]
+
+
 def test_a_class_from_a_script_loads_like_a_built_in_one(tmp_path: Path) -> None:
     @nn.register("HandMadeForCausalLM")
     class HandMade(nn.Model):
