@@ -117,7 +117,15 @@ class Graph:
 class Program:
     """A compiled graph: passes run, memory planned, weights packed for its device."""
 
-    def __init__(self, graph: Graph, device: Device, *, context_length: int, kv_dtype: str = "auto", passes: Sequence[str] | None = None) -> None: ...
+    def __init__(
+        self,
+        graph: Graph,
+        device: Device,
+        *,
+        context_length: int,
+        kv_dtype: str = "auto",
+        passes: Sequence[str] | None = None,
+    ) -> None: ...
     @property
     def vocab_size(self) -> int: ...
     @property
@@ -144,7 +152,9 @@ class Program:
 class Vocab:
     """Bytes of every token id, for the native detokenizer."""
 
-    def __init__(self, token_bytes: Sequence[bytes], special: Sequence[bool], *, strip_leading_space: bool = False) -> None: ...
+    def __init__(
+        self, token_bytes: Sequence[bytes], special: Sequence[bool], *, strip_leading_space: bool = False
+    ) -> None: ...
     def __len__(self) -> int: ...
 
 class Detokenizer:
@@ -158,8 +168,12 @@ class Detokenizer:
     def finish(self) -> tuple[str, bytes]: ...
 
 def sample_logits(
-    logits: npt.NDArray[np.float32], token_ids: Sequence[int] | npt.NDArray[np.int32], params: dict[str, Any], *,
-    prompt_tokens: int = 0, draws: int = 1,
+    logits: npt.NDArray[np.float32],
+    token_ids: Sequence[int] | npt.NDArray[np.int32],
+    params: dict[str, Any],
+    *,
+    prompt_tokens: int = 0,
+    draws: int = 1,
 ) -> dict[str, Any]:
     """The engine's sampling chain on one row of logits [vocab], for tests and for looking at what a setting does. params as in
     Engine.submit; draws: how many, with seeds seed, seed + 1 ... Gives ids [draws], and of the last draw logprob, top ((id, logprob)
@@ -210,7 +224,8 @@ class Engine:
     def stats(self) -> dict[str, Any]:
         """running, queued, parked, prefilling, kv_blocks_total, kv_blocks_free, kv_blocks_cached, block_tokens, kv_bytes, weight_bytes, steps,
         prompt_tokens, generated_tokens, cached_tokens, preemptions, cancelled, finished, decode_tps (1 s window), step_ms (mean of the last 64),
-        uptime_s, dead (str or None), forked (bool)."""
+        uptime_s, dead (str or None), forked (bool). running includes prefilling; kv_blocks_free includes kv_blocks_cached, the blocks
+        of earlier prompts that nobody holds."""
     def close(self, *, drain: bool, timeout_s: float = -1.0) -> None:
         """Idempotent. drain: running and queued requests finish first. Otherwise they end with finish reason "cancelled". Joins the step thread
         (without the GIL)."""
