@@ -356,3 +356,37 @@ def test_repr_of_a_big_tensor_is_quick_and_fair() -> None:
 @given(st.lists(st.floats(width=32), min_size=1, max_size=30))
 def test_repr_survives_any_numbers(values: list[float]) -> None:
     assert repr(Tensor(np.array(values, np.float32))).startswith("Tensor f32")
+
+
+# --- any shape, any index ---------------------------------------------------------------------------------------------
+
+_SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4)
+_ITEM = st.one_of(
+    st.integers(-1, 0),
+    st.slices(4).filter(lambda part: part.step in (None, 1)),
+    st.slices(4),
+    st.just(None),
+    st.just(Ellipsis),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(shape=_SHAPES, items=st.lists(_ITEM, max_size=4), order=st.randoms(use_true_random=False))
+def test_any_index_of_any_layout(shape: list[int], items: list[object], order: object) -> None:
+    """Indexing a transposed view gives what numpy gives."""
+    axes = list(range(len(shape)))
+    order.shuffle(axes)  # type: ignore[attr-defined]
+    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape).transpose(axes)
+    tensor = Tensor.from_numpy(array.transpose(np.argsort(axes))).permute(*axes)
+    assert np.array_equal(tensor.numpy(), array)
+    key = tuple(items)
+    try:
+        expected = array[key]
+    except IndexError:
+        with pytest.raises(IndexError):
+            tensor[key]
+        return
+    actual = tensor[key]
+    assert actual.shape == expected.shape
+    assert np.array_equal(actual.numpy(), expected)
+    assert np.array_equal(actual.reshape(-1).numpy(), expected.reshape(-1))
