@@ -184,21 +184,24 @@ void for_pieces(const Rows<C>& rows, std::int64_t begin, std::int64_t end, bool 
 
 // out [MR, NV vectors] = out * rescale + sum over positions of weight * value.
 template <int MR, int NV, class C, class Lanes>
-inline void weigh_tile(const float* weights, const C* v, std::int64_t v_stride, std::int64_t positions, float* out,
-                       std::int64_t out_stride, const float* rescale, Lanes lanes) {
+FASTLLM_INLINE void weigh_tile(const float* weights, const C* v, std::int64_t v_stride, std::int64_t positions,
+                               float* out, std::int64_t out_stride, const float* rescale, Lanes lanes) {
   Vec acc[MR][NV];
-  for (int i = 0; i < MR; ++i)
-    for (int j = 0; j < NV; ++j) acc[i][j] = read(out + i * out_stride + j * kLanes, lanes) * set1(rescale[i]);
+  FASTLLM_UNROLL for (int i = 0; i < MR; ++i) {
+    const Vec by = set1(rescale[i]);
+    FASTLLM_UNROLL for (int j = 0; j < NV; ++j) acc[i][j] = read(out + i * out_stride + j * kLanes, lanes) * by;
+  }
   for (std::int64_t p = 0; p < positions; ++p) {
     Vec row[NV];
-    for (int j = 0; j < NV; ++j) row[j] = read(v + p * v_stride + j * kLanes, lanes);
-    for (int i = 0; i < MR; ++i) {
+    FASTLLM_UNROLL for (int j = 0; j < NV; ++j) row[j] = read(v + p * v_stride + j * kLanes, lanes);
+    FASTLLM_UNROLL for (int i = 0; i < MR; ++i) {
       const Vec weight = set1(weights[i * kTile + p]);
-      for (int j = 0; j < NV; ++j) acc[i][j] = fma(weight, row[j], acc[i][j]);
+      FASTLLM_UNROLL for (int j = 0; j < NV; ++j) acc[i][j] = fma(weight, row[j], acc[i][j]);
     }
   }
-  for (int i = 0; i < MR; ++i)
-    for (int j = 0; j < NV; ++j) write(out + i * out_stride + j * kLanes, acc[i][j], lanes);
+  FASTLLM_UNROLL for (int i = 0; i < MR; ++i) {
+    FASTLLM_UNROLL for (int j = 0; j < NV; ++j) write(out + i * out_stride + j * kLanes, acc[i][j], lanes);
+  }
 }
 
 template <int MR, class C>
@@ -313,8 +316,8 @@ void walk_span(const AttentionArgs& args, const Item& item, std::int64_t span, W
         const int columns = static_cast<int>(std::min<std::int64_t>(kTileN, count - j));
         for (std::int64_t i = 0; i < rows;) {
           const int some = next_rows(rows - i);
-          dot_columns(some, columns, work.q + i * dim, dim, k + j * dim, dim, dim,
-                      work.scores + i * kTile + (begin - tile) + first + j, kTile);
+          dot_columns<false>(some, columns, work.q + i * dim, dim, k + j * dim, dim, dim,
+                             work.scores + i * kTile + (begin - tile) + first + j, kTile);
           i += some;
         }
       }

@@ -20,51 +20,84 @@ namespace fastllm::cpu::FASTLLM_ISA_NS {
 namespace {
 
 constexpr std::int64_t kBlockK = 1024;  // part of the numerical result: never change it per shape
-constexpr int kDirectM = kTileM;  // up to here W is widened on the fly
-constexpr std::int64_t kBlockM = 96;  // rows of x by kBlockK floats stay in L2
+constexpr int kDirectM = kTileM < 4 ? 8 : 2 * kTileM;  // up to here W is widened on the fly, once or twice
+constexpr std::int64_t kBlockM = 48;  // rows of x by kBlockK floats stay in L2
 constexpr std::int64_t kMaxChunkN = 128;  // most rows of W in one chunk of work
-constexpr std::int64_t kDecodeAhead = 4096;  // bytes that decode prefetches ahead in each row
+constexpr std::int64_t kWideStride = kBlockK + 16;  // so that its rows do not meet in the same sets of L1
 
 struct Buffers {
   float sums[kBlockM * kMaxChunkN];  // [rows of x, columns of the chunk]
-  float wide[kTileN * kBlockK];  // [kTileN, kBlockK]
+  float wide[kTileN][kWideStride];
 };
 
 static_assert(sizeof(Buffers) <= kLinearScratch);
 
-// sums [m, n] += x [m, k] w [n, k]^T for m <= kBlockM, one chunk of rows of W.
+// Asks for the cache lines [begin, end) of a tile of weights: kTileN rows of `line_count` lines each.
+template <class W>
+inline void prefetch_lines(const W* tile, std::int64_t stride, std::int64_t line_count, std::int64_t begin,
+                           std::int64_t end) {
+  constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(W));
+  for (std::int64_t line = begin; line < end; ++line)
+    prefetch_l2(tile + line / line_count * stride + line % line_count * kLine);
+}
+
+// sums [m, n] += x [m, k] w [n, k]^T for m <= kDirectM and rows [first, first + NR) of W, which stream by once from
+// memory, asking for the next tile's lines; a second group of rows of x finds them in L1.
+template <int NR, class W>
+inline void stream(const LinearArgs& args, int m, const float* x, const W* w, std::int64_t w_stride, std::int64_t first,
+                   std::int64_t n, float* sums) {
+  constexpr int kGroup = kTileM < 4 && NR <= 3 ? 4 : kTileM;
+  const int group = m > kGroup ? (m + 1) / 2 : m;
+  const std::int64_t distance = first + 2 * NR <= n ? NR * w_stride : 0;  // not beyond the chunk: another thread's
+  for (std::int64_t k = 0; k < args.k; k += kBlockK) {
+    const W* tile = w + first * w_stride + k;
+    const std::int64_t size = std::min(kBlockK, args.k - k);
+    dot_rows<NR, true>(group, x + k, args.x_stride, tile, w_stride, size, sums + first, n, distance);
+    if (group < m)
+      dot_rows<NR, false>(m - group, x + group * args.x_stride + k, args.x_stride, tile, w_stride, size,
+                          sums + group * n + first, n, 0);
+  }
+}
+
+// sums [m, n] += x [m, k] w [n, k]^T for m <= kBlockM: one chunk of rows of W.
 template <class W>
 void accumulate(const LinearArgs& args, const float* x, std::int64_t m, const W* w, std::int64_t w_stride,
                 std::int64_t n, Buffers& buffers) {
   float* sums = buffers.sums;
-  if (m == 1) {
-    std::int64_t j = 0;
-    for (; j + 8 <= n; j += 8)
-      for (std::int64_t k = 0; k < args.k; k += kBlockK)
-        dot_tile<1, 8, true>(x + k, args.x_stride, w + j * w_stride + k, w_stride, std::min(kBlockK, args.k - k),
-                             sums + j, n, kDecodeAhead / static_cast<std::int64_t>(sizeof(W)));
-    for (; j < n; j += kTileN)
-      for (std::int64_t k = 0; k < args.k; k += kBlockK)
-        dot_columns(1, static_cast<int>(std::min<std::int64_t>(kTileN, n - j)), x + k, args.x_stride,
-                    w + j * w_stride + k, w_stride, std::min(kBlockK, args.k - k), sums + j, n);
-    return;
-  }
   if (m <= kDirectM) {
-    for (std::int64_t j = 0; j < n; j += kTileN)
-      for (std::int64_t k = 0; k < args.k; k += kBlockK)
-        dot_columns(static_cast<int>(m), static_cast<int>(std::min<std::int64_t>(kTileN, n - j)), x + k, args.x_stride,
-                    w + j * w_stride + k, w_stride, std::min(kBlockK, args.k - k), sums + j, n);
+    const int rows = static_cast<int>(m);
+    std::int64_t j = 0;
+    if (rows == 1) {
+      for (; j + 8 <= n; j += 8) stream<8>(args, 1, x, w, w_stride, j, n, sums);
+    } else if (kTileM < 4 && (rows == 4 || rows > 6)) {  // four rows of x by three of W fill sixteen registers, too
+      for (; j + 3 <= n; j += 3) stream<3>(args, rows, x, w, w_stride, j, n, sums);
+    } else {
+      for (; j + kTileN <= n; j += kTileN) stream<kTileN>(args, rows, x, w, w_stride, j, n, sums);
+    }
+    for (; j < n; ++j) stream<1>(args, rows, x, w, w_stride, j, n, sums);
     return;
   }
+  std::int64_t calls = 0;  // products of one tile of weights
+  for (std::int64_t i = 0; i < m; i += next_rows(m - i)) ++calls;
   for (std::int64_t k = 0; k < args.k; k += kBlockK) {
     const std::int64_t size = std::min(kBlockK, args.k - k);
     for (std::int64_t j = 0; j < n; j += kTileN) {
       const int columns = static_cast<int>(std::min<std::int64_t>(kTileN, n - j));
-      for (int c = 0; c < columns; ++c) widen(w + (j + c) * w_stride + k, buffers.wide + c * kBlockK, size);
+      for (int c = 0; c < columns; ++c) widen(w + (j + c) * w_stride + k, buffers.wide[c], size);
+      // While this tile is multiplied, the next one's lines arrive: below it, or of the next block at the chunk's end.
+      const bool below = j + 2 * kTileN <= n;
+      const bool beyond = !below && n >= kTileN && k + kBlockK < args.k;
+      const W* next = below ? w + (j + kTileN) * w_stride + k : w + k + kBlockK;
+      const std::int64_t next_size = below ? size : beyond ? std::min(kBlockK, args.k - k - kBlockK) : 0;
+      const std::int64_t lines = (next_size * static_cast<std::int64_t>(sizeof(W)) + 63) / 64;
+      const std::int64_t share = (kTileN * lines + calls - 1) / calls;
+      std::int64_t asked = 0;
       for (std::int64_t i = 0; i < m;) {
         const int rows = next_rows(m - i);
-        dot_columns(rows, columns, x + i * args.x_stride + k, args.x_stride, buffers.wide, kBlockK, size,
-                    sums + i * n + j, n);
+        prefetch_lines(next, w_stride, lines, asked, std::min(asked + share, kTileN * lines));
+        asked = std::min(asked + share, kTileN * lines);
+        dot_columns<false>(rows, columns, x + i * args.x_stride + k, args.x_stride, buffers.wide[0], kWideStride, size,
+                           sums + i * n + j, n);
         i += rows;
       }
     }

@@ -10,20 +10,22 @@ namespace fastllm::cpu::FASTLLM_ISA_NS {
 namespace {
 
 template <int MR, int NV, class Lanes>
-inline void tile(const MatMulArgs& args, const float* a, const float* b, float* y, Lanes lanes) {
+FASTLLM_INLINE void tile(const MatMulArgs& args, const float* a, const float* b, float* y, Lanes lanes) {
   Vec acc[MR][NV];
-  for (int i = 0; i < MR; ++i)
-    for (int j = 0; j < NV; ++j) acc[i][j] = set1(0.0f);
+  FASTLLM_UNROLL for (int i = 0; i < MR; ++i) {
+    FASTLLM_UNROLL for (int j = 0; j < NV; ++j) acc[i][j] = set1(0.0f);
+  }
   for (std::int64_t k = 0; k < args.k; ++k) {
     Vec row[NV];
-    for (int j = 0; j < NV; ++j) row[j] = read(b + k * args.b_stride + j * kLanes, lanes);
-    for (int i = 0; i < MR; ++i) {
+    FASTLLM_UNROLL for (int j = 0; j < NV; ++j) row[j] = read(b + k * args.b_stride + j * kLanes, lanes);
+    FASTLLM_UNROLL for (int i = 0; i < MR; ++i) {
       const Vec left = set1(a[i * args.a_stride + k]);
-      for (int j = 0; j < NV; ++j) acc[i][j] = fma(left, row[j], acc[i][j]);
+      FASTLLM_UNROLL for (int j = 0; j < NV; ++j) acc[i][j] = fma(left, row[j], acc[i][j]);
     }
   }
-  for (int i = 0; i < MR; ++i)
-    for (int j = 0; j < NV; ++j) write(y + i * args.y_stride + j * kLanes, acc[i][j], lanes);
+  FASTLLM_UNROLL for (int i = 0; i < MR; ++i) {
+    FASTLLM_UNROLL for (int j = 0; j < NV; ++j) write(y + i * args.y_stride + j * kLanes, acc[i][j], lanes);
+  }
 }
 
 template <int NV, class Lanes>

@@ -12,35 +12,6 @@ static inline std::int64_t row_offset(const RowLayout& rows, int view, std::int6
   return row / rows.inner * rows.outer_stride[view] + row % rows.inner * rows.inner_stride[view];
 }
 
-// Calls f(i, lanes) for i = 0, kLanes, 2 kLanes ... below n: `lanes` is Whole{} for full vectors and a Part{count} for
-// the tail, to be handed on to read() and write() below.
-struct Whole {};
-struct Part {
-  int count;
-};
-template <class F>
-static inline void for_lanes(std::int64_t n, F&& f) {
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) f(i, Whole{});
-  if (i < n) f(i, Part{static_cast<int>(n - i)});
-}
-template <class T>
-static inline Vec read(const T* p, Whole) {
-  return load(p);
-}
-template <class T>
-static inline Vec read(const T* p, Part part) {
-  return load_n(p, part.count);
-}
-template <class T>
-static inline void write(T* p, Vec v, Whole) {
-  store(p, v);
-}
-template <class T>
-static inline void write(T* p, Vec v, Part part) {
-  store_n(p, v, part.count);
-}
-
 // Calls f with the data as float, Half16 or Brain16 pointer.
 template <class F>
 static inline void with_type(const void* data, core::DType dtype, F&& f) {

@@ -12,6 +12,9 @@
 
 #include "core/dtype.h"
 
+#define FASTLLM_INLINE static inline __attribute__((always_inline))
+#define FASTLLM_UNROLL _Pragma("GCC unroll 16")
+
 #ifndef FASTLLM_ISA_NS
 #error "kernels are compiled through cmake/CpuIsa.cmake"
 #endif
@@ -50,6 +53,35 @@ static inline Vec operator/(Vec a, Vec b) {
   return div(a, b);
 }
 
+// Calls f(i, lanes) for i = 0, kLanes, 2 kLanes ... below n: `lanes` is Whole{} for full vectors and a Part{count} for
+// the tail, to be handed on to read() and write() below.
+struct Whole {};
+struct Part {
+  int count;
+};
+template <class F>
+static inline void for_lanes(std::int64_t n, F&& f) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) f(i, Whole{});
+  if (i < n) f(i, Part{static_cast<int>(n - i)});
+}
+template <class T>
+static inline Vec read(const T* p, Whole) {
+  return load(p);
+}
+template <class T>
+static inline Vec read(const T* p, Part part) {
+  return load_n(p, part.count);
+}
+template <class T>
+static inline void write(T* p, Vec v, Whole) {
+  store(p, v);
+}
+template <class T>
+static inline void write(T* p, Vec v, Part part) {
+  store_n(p, v, part.count);
+}
+
 // v, but NaN where a is NaN.
 static inline Vec propagate_nan(Vec a, Vec v) {
   return select_ordered(a, v, a);
@@ -58,6 +90,10 @@ static inline Vec propagate_nan(Vec a, Vec v) {
 // Asks for the cache line of p; reaching beyond an array is harmless.
 static inline void prefetch(const void* p) {
   __builtin_prefetch(p, 0, 3);
+}
+// The same, but only as near as L2: for what is needed later and should not push out what L1 holds.
+static inline void prefetch_l2(const void* p) {
+  __builtin_prefetch(p, 0, 2);
 }
 
 // e^x within 2 ulp (Cody & Waite's reduction to |r| <= ln 2 / 2, a polynomial of degree 6); 0 and infinity beyond
