@@ -7,13 +7,14 @@ same on every run, and none of them is in the training text.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from demo_model.corpus import (
     arithmetic,
@@ -248,10 +249,14 @@ def transformers_generate(path: Path, *, device: str = "cpu", batch: int = 64, t
 
 
 def fastllm_generate(path: str = "demo") -> Generate:
-    """Greedy generation with fastllm's public API."""
-    import fastllm
-
-    model: Any = cast(Any, fastllm).load(path)
+    """Greedy generation with fastllm's public API; the installed fastllm, not the source folder beside this one."""
+    here, searched = DEMO.parent.parent, sys.path[:]
+    sys.path[:] = [entry for entry in searched if Path(entry or ".").resolve() != here]
+    try:
+        fastllm: Any = importlib.import_module("fastllm")
+        model = fastllm.load(path)
+    finally:
+        sys.path[:] = searched
 
     def generate(prompts: list[str], max_new_tokens: int) -> list[str]:
         encoded = [model.tokenize(prompt) for prompt in prompts]
