@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +162,13 @@ def test_every_architecture_records(architecture: str) -> None:
             assert path in names
     assert len(recorder.kv_layers) == config["num_hidden_layers"] or len(recorder.kv_layers) == config["n_layer"]
     assert model([1, 2, 3]).shape == (3, 19)
+
+
+def test_the_example_of_an_architecture_of_ones_own(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It streams, and compares the compiled model with the class called by hand, which it exits over if they differ."""
+    runpy.run_path(str(repository / "examples" / "custom_architecture.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    assert "ParallelForCausalLM" in out
+    difference = re.search(r"difference between compiled and eager logits: (\S+)", out)
+    assert difference is not None
+    assert float(difference[1]) < 1e-5
