@@ -199,6 +199,11 @@ class _Group(Generic[_ItemT]):
             stream._bind()
 
     @property
+    def _can_admit(self) -> bool:
+        waiting = self._backlog or self._source is not None or (self._feed is not None and self._feed.items)
+        return bool(waiting) and len(self._active) < self._limit and self._retry_after_s is None
+
+    @property
     def _more_to_come(self) -> bool:
         feed = self._feed
         return bool(
@@ -245,7 +250,8 @@ class _Group(Generic[_ItemT]):
             if self._closed or not self._more_to_come:
                 self._finish()
                 raise StopAsyncIteration
-            await self._news()
+            if not self._can_admit:  # an end that was just read may have made room
+                await self._news()
 
     def _take(self, index: int) -> _ItemT | None:
         """What a ready index gives, if anything."""

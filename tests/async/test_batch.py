@@ -136,6 +136,9 @@ async def test_iterables_are_admitted_lazily(make_model: Make) -> None:
         assert pulled - seen <= 11
         assert completed.in_flight <= 10
     assert seen == pulled == 200
+    with anyio.fail_after(20):
+        tokens = [item async for item in model.stream_batch(prompts(), max_new_tokens=2)]
+    assert len(tokens) == 400
 
 
 async def test_async_iterables_are_read_while_results_come(make_model: Make) -> None:
@@ -162,10 +165,11 @@ async def test_async_iterables_are_read_while_results_come(make_model: Make) -> 
                 gate.set()  # all others came although the source stood still
     assert found == {**{index: expected(LETTERS[index], 5) for index in range(20)}, 20: expected("z", 5)}
     assert closed
-    assert [result.text for result in await model.batch(_aiter(LETTERS), max_new_tokens=2)] == [
-        expected(letter, 2) for letter in LETTERS
-    ]
-    tokens = [item async for item in model.stream_batch(_aiter(LETTERS), max_new_tokens=2)]
+    with anyio.fail_after(20):
+        assert [result.text for result in await model.batch(_aiter(LETTERS), max_new_tokens=2)] == [
+            expected(letter, 2) for letter in LETTERS
+        ]
+        tokens = [item async for item in model.stream_batch(_aiter(LETTERS), max_new_tokens=2)]
     assert len(tokens) == 52
 
 
