@@ -33,8 +33,8 @@ std::unique_ptr<EngineHandle> make_engine(const py::object& program, const Vocab
   return std::make_unique<EngineHandle>(std::move(made), program);
 }
 
-std::unique_ptr<RequestHandle> submit(EngineHandle& self, const py::object& token_ids, const py::dict& params, int channel,
-                                      std::int64_t tag, int priority, int lookahead, bool keep_logits) {
+std::unique_ptr<RequestHandle> submit(EngineHandle& self, const py::object& token_ids, const py::dict& params,
+                                      int channel, std::int64_t tag, int priority, int lookahead, bool keep_logits) {
   engine::RequestSpec spec;
   spec.prompt = token_ids_from(token_ids, "submit");
   spec.params = params_from(params);
@@ -116,7 +116,9 @@ void bind_engine(py::module_& m) {
       .def("submit", &submit, py::arg("token_ids"), py::arg("params"), py::kw_only(), py::arg("channel") = 0,
            py::arg("tag") = 0, py::arg("priority") = 0, py::arg("lookahead") = 256, py::arg("keep_logits") = false)
       .def("open_channel", [](EngineHandle& self) { return self.get().open_channel(); })
-      .def("close_channel", [](EngineHandle& self, int channel) { self.get().close_channel(channel); }, py::arg("channel"))
+      .def(
+          "close_channel", [](EngineHandle& self, int channel) { self.get().close_channel(channel); },
+          py::arg("channel"))
       .def(
           "wait_events",
           [](EngineHandle& self, double timeout_s) {
@@ -146,8 +148,9 @@ void bind_engine(py::module_& m) {
           py::kw_only(), py::arg("drain"), py::arg("timeout_s") = -1.0)
       .def_property_readonly("closed", [](const EngineHandle& self) { return self.get().closed(); })
       .def_property_readonly("program", [](const EngineHandle& self) { return self.program(); })
-      .def("inject_fault", [](EngineHandle& self, const std::string& message) { self.get().inject_fault(message); },
-           py::arg("message"));
+      .def(
+          "inject_fault", [](EngineHandle& self, const std::string& message) { self.get().inject_fault(message); },
+          py::arg("message"));
 }
 
 }  // namespace fastllm::bind

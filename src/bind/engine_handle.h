@@ -1,5 +1,6 @@
 #pragma once
-// Python's Engine and Request: shared handles on the native ones. Dropping a Request cancels it; dropping an Engine closes it.
+// Python's Engine and Request: shared handles on the native ones. Dropping a Request cancels it; dropping an Engine
+// closes it.
 
 #include <cstdint>
 #include <memory>
@@ -49,7 +50,8 @@ class RequestHandle {
 // A sequence of ints or an integer numpy array. Error(invalid_request) naming the first element that is none.
 std::vector<std::int32_t> token_ids_from(py::handle source, const char* where);
 
-// SamplingParams from the fields given by name. Error(invalid_config) for unknown names (with the known ones) and for wrong types.
+// SamplingParams from the fields given by name. Error(invalid_config) for unknown names (with the known ones) and for
+// wrong types.
 sampling::SamplingParams params_from(const py::dict& fields);
 
 void bind_sampling(py::module_& m);  // sample_logits; called by bind_engine

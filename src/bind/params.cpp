@@ -16,18 +16,18 @@ using sampling::SamplingParams;
 using Setter = std::function<void(SamplingParams&, py::handle)>;
 
 template <class Value>
-Setter field(Value SamplingParams::*member) {
+Setter field(Value SamplingParams::* member) {
   return [member](SamplingParams& params, py::handle value) { params.*member = value.cast<Value>(); };
 }
 
-Setter strings(std::vector<std::string> SamplingParams::*member) {
+Setter strings(std::vector<std::string> SamplingParams::* member) {
   return [member](SamplingParams& params, py::handle value) {
     params.*member = py::isinstance<py::str>(value) ? std::vector<std::string>{value.cast<std::string>()}
                                                     : value.cast<std::vector<std::string>>();
   };
 }
 
-Setter ids(std::vector<std::int32_t> SamplingParams::*member) {
+Setter ids(std::vector<std::int32_t> SamplingParams::* member) {
   return [member](SamplingParams& params, py::handle value) {
     params.*member = py::isinstance<py::int_>(value) ? std::vector<std::int32_t>{value.cast<std::int32_t>()}
                                                      : token_ids_from(value, "submit");
@@ -64,7 +64,8 @@ const std::map<std::string, Setter, std::less<>>& setters() {
       {"logit_bias",
        [](SamplingParams& params, py::handle value) {
          if (py::hasattr(value, "items")) {
-           for (const auto& [token, bias] : value.cast<std::map<std::int32_t, float>>()) params.logit_bias.emplace_back(token, bias);
+           for (const auto& [token, bias] : value.cast<std::map<std::int32_t, float>>())
+             params.logit_bias.emplace_back(token, bias);
          } else {
            params.logit_bias = value.cast<std::vector<std::pair<std::int32_t, float>>>();
          }
@@ -93,8 +94,9 @@ std::vector<std::int32_t> token_ids_from(py::handle source, const char* where) {
     const auto array = py::reinterpret_borrow<py::array>(source);
     const char kind = array.dtype().kind();
     if ((kind != 'i' && kind != 'u') || array.ndim() != 1) {
-      core::fail(core::ErrorCode::invalid_request, core::cat("[", where, "] token ids are a ", array.ndim(), "-dimensional array of kind '",
-                                                             std::string(1, kind), "'; one dimension of integers is needed."));
+      core::fail(core::ErrorCode::invalid_request,
+                 core::cat("[", where, "] token ids are a ", array.ndim(), "-dimensional array of kind '",
+                           std::string(1, kind), "'; one dimension of integers is needed."));
     }
     const auto wide = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>::ensure(array);
     if (!wide) throw py::error_already_set();
@@ -106,8 +108,9 @@ std::vector<std::int32_t> token_ids_from(py::handle source, const char* where) {
     return ids;
   }
   if (!py::isinstance<py::sequence>(source) || py::isinstance<py::str>(source) || py::isinstance<py::bytes>(source)) {
-    core::fail(core::ErrorCode::invalid_request, core::cat("[", where, "] token ids are a ", Py_TYPE(source.ptr())->tp_name,
-                                                           "; a sequence of integers is needed."));
+    core::fail(core::ErrorCode::invalid_request,
+               core::cat("[", where, "] token ids are a ", Py_TYPE(source.ptr())->tp_name,
+                         "; a sequence of integers is needed."));
   }
   std::vector<std::int32_t> ids;
   ids.reserve(py::len(source));
@@ -140,11 +143,13 @@ sampling::SamplingParams params_from(const py::dict& fields) {
     try {
       setter->second(params, value);
     } catch (const py::cast_error&) {
-      core::fail(core::ErrorCode::invalid_config, core::cat("[submit] ", name, " is ", py::repr(value).cast<std::string>(),
-                                                            ", a ", Py_TYPE(value.ptr())->tp_name, "; that does not fit."));
+      core::fail(core::ErrorCode::invalid_config,
+                 core::cat("[submit] ", name, " is ", py::repr(value).cast<std::string>(), ", a ",
+                           Py_TYPE(value.ptr())->tp_name, "; that does not fit."));
     } catch (const py::error_already_set&) {
-      core::fail(core::ErrorCode::invalid_config, core::cat("[submit] ", name, " is ", py::repr(value).cast<std::string>(),
-                                                            ", a ", Py_TYPE(value.ptr())->tp_name, "; that does not fit."));
+      core::fail(core::ErrorCode::invalid_config,
+                 core::cat("[submit] ", name, " is ", py::repr(value).cast<std::string>(), ", a ",
+                           Py_TYPE(value.ptr())->tp_name, "; that does not fit."));
     }
   }
   return params;

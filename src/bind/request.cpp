@@ -23,7 +23,8 @@ py::tuple top_of(const engine::Vocab& vocab, const std::vector<sampling::TopLogp
 py::list take(RequestHandle& self, py::ssize_t limit) {
   self.engine().check_not_forked("take");
   std::vector<TokenEvent> events;
-  self.engine().hub().take(self.request(), limit < 0 ? static_cast<std::size_t>(-1) : static_cast<std::size_t>(limit), events);
+  self.engine().hub().take(self.request(), limit < 0 ? static_cast<std::size_t>(-1) : static_cast<std::size_t>(limit),
+                           events);
   py::list tokens(events.size());
   for (std::size_t i = 0; i < events.size(); ++i) {
     const TokenEvent& event = events[i];
@@ -133,11 +134,13 @@ void bind_request(py::module_& m) {
                              [](const RequestHandle& self) { return engine::state_name(self.request().state.load()); })
       .def_property_readonly("progress",
                              [](const RequestHandle& self) {
-                               return py::make_tuple(self.request().prompt_done.load(), self.request().spec.prompt.size());
+                               return py::make_tuple(self.request().prompt_done.load(),
+                                                     self.request().spec.prompt.size());
                              })
       .def("cancel", [](const RequestHandle& self) { self.engine().cancel(self.shared()); })
-      .def("want", [](const RequestHandle& self, std::int64_t count) { self.engine().want(self.shared(), count); },
-           py::arg("count"))
+      .def(
+          "want", [](const RequestHandle& self, std::int64_t count) { self.engine().want(self.shared(), count); },
+          py::arg("count"))
       .def("take", &take, py::arg("limit") = -1)
       .def(
           "wait",

@@ -15,11 +15,12 @@ namespace {
 
 using Row = py::array_t<float, py::array::c_style | py::array::forcecast>;
 
-py::dict sample_logits(const Row& logits, const py::object& token_ids, const py::dict& params, int prompt_tokens, int draws) {
+py::dict sample_logits(const Row& logits, const py::object& token_ids, const py::dict& params, int prompt_tokens,
+                       int draws) {
   const auto size = static_cast<std::size_t>(logits.size());
   if (logits.ndim() != 1 || size == 0) {
-    core::fail(core::ErrorCode::shape_error, core::cat("[sample_logits] logits have ", logits.ndim(), " axes and ", size,
-                                                       " elements; one axis [vocab] is needed."));
+    core::fail(core::ErrorCode::shape_error, core::cat("[sample_logits] logits have ", logits.ndim(), " axes and ",
+                                                       size, " elements; one axis [vocab] is needed."));
   }
   const auto tokens = token_ids_from(token_ids, "sample_logits");
   for (const std::int32_t id : tokens) {
@@ -29,8 +30,8 @@ py::dict sample_logits(const Row& logits, const py::object& token_ids, const py:
     }
   }
   if (prompt_tokens < 0 || static_cast<std::size_t>(prompt_tokens) > tokens.size()) {
-    core::fail(core::ErrorCode::invalid_request, core::cat("[sample_logits] prompt_tokens is ", prompt_tokens, " of ",
-                                                           tokens.size(), " tokens."));
+    core::fail(core::ErrorCode::invalid_request,
+               core::cat("[sample_logits] prompt_tokens is ", prompt_tokens, " of ", tokens.size(), " tokens."));
   }
   auto settings = params_from(params);
   sampling::validate(settings, static_cast<int>(size));
@@ -52,7 +53,8 @@ py::dict sample_logits(const Row& logits, const py::object& token_ids, const py:
   result["ids"] = py::array_t<std::int32_t>(static_cast<py::ssize_t>(ids.size()), ids.data());
   result["logprob"] = settings.logprobs >= 0 ? py::object(py::float_(sampled.logprob)) : py::object(py::none());
   result["top"] = top;
-  // The logits that the last draw chose from: -inf where a stage dropped the token. Greedy: after the processors, if there were any.
+  // The logits that the last draw chose from: -inf where a stage dropped the token. Greedy: after the processors, if
+  // there were any.
   py::array_t<float> left(static_cast<py::ssize_t>(size));
   float* values = left.mutable_data();
   std::fill(values, values + size, -std::numeric_limits<float>::infinity());

@@ -37,7 +37,8 @@ engine::Detokenizer make_detokenizer(const VocabHandle& vocab, const std::vector
                                      bool skip_special) {
   for (const std::string& text : stop) {
     if (text.empty()) {
-      core::fail(core::ErrorCode::invalid_config, "[detokenizer] stop holds \"\"; stop strings need at least one character.");
+      core::fail(core::ErrorCode::invalid_config,
+                 "[detokenizer] stop holds \"\"; stop strings need at least one character.");
     }
   }
   return engine::Detokenizer(vocab.vocab, stop, {include_stop, skip_special});

@@ -9,7 +9,8 @@ std::string decode_utf8(std::string_view bytes) {
   std::size_t start = 0;  // of the pending character
   for (std::size_t i = 0; i < bytes.size(); ++i) {
     switch (scanner.feed(static_cast<unsigned char>(bytes[i]))) {
-      case Utf8Scanner::Event::pending: break;
+      case Utf8Scanner::Event::pending:
+        break;
       case Utf8Scanner::Event::complete:
         text += bytes.substr(start, i + 1 - start);
         start = i + 1;
@@ -29,7 +30,8 @@ std::string decode_utf8(std::string_view bytes) {
   return text;
 }
 
-Detokenizer::Detokenizer(std::shared_ptr<const Vocab> vocab, std::span<const std::string> stops, DetokenizerOptions options)
+Detokenizer::Detokenizer(std::shared_ptr<const Vocab> vocab, std::span<const std::string> stops,
+                         DetokenizerOptions options)
     : vocab_(std::move(vocab)),
       stops_(stops.begin(), stops.end()),
       options_(options),
@@ -70,7 +72,9 @@ void Detokenizer::finish(Piece& out) {
 void Detokenizer::feed(std::string_view bytes, bool hold, Piece& out) {
   for (std::size_t i = 0; i < bytes.size() && !ended_; ++i) {
     switch (scanner_.feed(static_cast<unsigned char>(bytes[i]))) {
-      case Utf8Scanner::Event::pending: pending_ += bytes[i]; break;
+      case Utf8Scanner::Event::pending:
+        pending_ += bytes[i];
+        break;
       case Utf8Scanner::Event::complete: {
         pending_ += bytes[i];
         const std::string character = std::move(pending_);
@@ -78,7 +82,9 @@ void Detokenizer::feed(std::string_view bytes, bool hold, Piece& out) {
         complete(character, character, hold, out);
         break;
       }
-      case Utf8Scanner::Event::broken_byte: complete(kReplacement, bytes.substr(i, 1), false, out); break;
+      case Utf8Scanner::Event::broken_byte:
+        complete(kReplacement, bytes.substr(i, 1), false, out);
+        break;
       case Utf8Scanner::Event::broken: {
         const std::string raw = std::move(pending_);
         pending_.clear();
@@ -89,8 +95,8 @@ void Detokenizer::feed(std::string_view bytes, bool hold, Piece& out) {
     }
   }
   if (ended_) return;
-  // The incomplete character may begin a stop string, or go on with one: look ahead with its bytes. (A stop string begins with a whole
-  // character, so the suspect part covers all of the pending bytes or none.)
+  // The incomplete character may begin a stop string, or go on with one: look ahead with its bytes. (A stop string
+  // begins with a whole character, so the suspect part covers all of the pending bytes or none.)
   std::size_t suspect = 0;
   if (hold && pending_released_ == 0) {
     int state = state_;
@@ -110,7 +116,8 @@ void Detokenizer::complete(std::string_view text, std::string_view raw, bool sea
   held_.push_back({std::string(text), std::string(raw.substr(released))});
   held_text_ += text.size();
   if (!search || released > 0) {
-    // Not searched (min_new_tokens), begun before the search was, or malformed: no stop string reaches over this character.
+    // Not searched (min_new_tokens), begun before the search was, or malformed: no stop string reaches over this
+    // character.
     state_ = 0;
     release_up_to(0, out);
     return;

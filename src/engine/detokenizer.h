@@ -1,15 +1,17 @@
 #pragma once
 // Tokens to text, one at a time. Four rules:
 //
-// * Bytes are exact: joined, they are the tokens' bytes (without skipped special tokens), minus the stop string and what follows it.
-// * Text is UTF-8. An incomplete character waits for its rest; what can never become one is U+FFFD, as Python's errors="replace" has it. The
-//   bytes of an incomplete character are released with their token, its text with the token that completes it.
+// * Bytes are exact: joined, they are the tokens' bytes (without skipped special tokens), minus the stop string and
+//   what follows it.
+// * Text is UTF-8. An incomplete character waits for its rest; what can never become one is U+FFFD, as Python's
+//   errors="replace" has it. The bytes of an incomplete character are released with their token, its text with the
+//   token that completes it.
 // * Held back, text and bytes alike, is exactly the longest suffix that is a proper prefix of some stop string.
-// * The first stop string to be complete ends the text, the longest if several end with the same character; so the result does
-//   not depend on how the text was cut into tokens. Malformed bytes are part of no stop string.
+// * The first stop string to be complete ends the text, the longest if several end with the same character; so the
+//   result does not depend on how the text was cut into tokens. Malformed bytes are part of no stop string.
 //
-// A SentencePiece text begins with a space that is no text: with the vocabulary's strip_leading_space it is dropped from the text (never
-// from the bytes).
+// A SentencePiece text begins with a space that is no text: with the vocabulary's strip_leading_space it is dropped
+// from the text (never from the bytes).
 
 #include <cstddef>
 #include <cstdint>
@@ -46,8 +48,8 @@ class Detokenizer {
     }
   };
 
-  // What this token releases. hold false: stop strings are not looked for (min_new_tokens) and nothing is held for them. After a stop
-  // string every further token gives nothing. Ids without bytes give nothing.
+  // What this token releases. hold false: stop strings are not looked for (min_new_tokens) and nothing is held for
+  // them. After a stop string every further token gives nothing. Ids without bytes give nothing.
   void push(std::int32_t id, bool hold, Piece& out);
 
   // The token that ends the text (end of sequence, a stop token): releases everything; its own bytes count if `shown`.

@@ -11,6 +11,7 @@ namespace fastllm::engine {
 namespace {
 
 constexpr std::size_t kRowBytes = std::size_t{32} << 20;  // for logits of prompt positions in one step
+constexpr std::size_t kParallelLogits = std::size_t{1} << 18;  // fewer are sampled before other threads have woken up
 constexpr std::size_t kMostBlocks = std::size_t{1} << 22;
 
 std::atomic<std::uint64_t>& fork_counter() {
@@ -23,11 +24,14 @@ void watch_forks() {
   static_cast<void>(registered);
 }
 
-std::size_t at(int index) { return static_cast<std::size_t>(index); }
+std::size_t at(int index) {
+  return static_cast<std::size_t>(index);
+}
 
 void check_config(const EngineConfig& config) {
   const auto positive = [](const char* name, int value) {
-    if (value < 1) core::fail(core::ErrorCode::invalid_config, core::cat("[engine] ", name, " is ", value, "; at least 1."));
+    if (value < 1)
+      core::fail(core::ErrorCode::invalid_config, core::cat("[engine] ", name, " is ", value, "; at least 1."));
   };
   positive("max_running", config.max_running);
   positive("block_tokens", config.block_tokens);
@@ -38,14 +42,15 @@ void check_config(const EngineConfig& config) {
 
 int blocks_in(const StepModel& model, const EngineConfig& config) {
   const std::size_t block_bytes = std::max<std::size_t>(1, kv_bytes_per_token(model)) * at(config.block_tokens);
-  const std::size_t context_blocks = (at(model.context_length()) + at(config.block_tokens) - 1) / at(config.block_tokens);
+  const std::size_t context_blocks =
+      (at(model.context_length()) + at(config.block_tokens) - 1) / at(config.block_tokens);
   std::size_t blocks = 0;
   if (config.kv_memory_bytes > 0) {
     blocks = config.kv_memory_bytes / block_bytes;
     if (blocks == 0) {
       core::fail(core::ErrorCode::invalid_config,
-                 core::cat("[engine] kv_memory is ", config.kv_memory_bytes, " bytes, one block of ", config.block_tokens,
-                           " tokens needs ", block_bytes, "."));
+                 core::cat("[engine] kv_memory is ", config.kv_memory_bytes, " bytes, one block of ",
+                           config.block_tokens, " tokens needs ", block_bytes, "."));
     }
   } else {
     blocks = context_blocks * at(std::min(config.max_running, 8));
@@ -57,7 +62,9 @@ int blocks_in(const StepModel& model, const EngineConfig& config) {
 
 }  // namespace
 
-void after_fork_in_child() { fork_counter().fetch_add(1); }
+void after_fork_in_child() {
+  fork_counter().fetch_add(1);
+}
 
 // A request with the step thread's side of it.
 struct Engine::Active : Sequence {
@@ -70,7 +77,7 @@ struct Engine::Active : Sequence {
   Clock::time_point first_scheduled{}, first_token{};
   std::variant<std::monostate, std::string, std::int32_t> stop;  // what ended the text
   int steps = 0;
-  bool started = false;       // it was in a step, so cancel() leaves its end to the step thread
+  bool started = false;  // it was in a step, so cancel() leaves its end to the step thread
   bool prompt_ready = false;
   bool ended = false;
 };
@@ -87,7 +94,8 @@ Engine::Engine(std::shared_ptr<StepModel> model, std::shared_ptr<const Vocab> vo
   token_limit_ = static_cast<int>(std::min<std::int64_t>(pool_tokens, model_->context_length()));
 
   const std::size_t row_bytes = at(model_->vocab_size()) * sizeof(float);
-  const int prompt_rows = static_cast<int>(std::clamp<std::size_t>(kRowBytes / row_bytes, 1, at(config_.prefill_chunk)));
+  const int prompt_rows =
+      static_cast<int>(std::clamp<std::size_t>(kRowBytes / row_bytes, 1, at(config_.prefill_chunk)));
   SchedulerConfig scheduling;
   scheduling.max_running = config_.max_running;
   scheduling.max_batch_tokens = config_.max_batch_tokens;
@@ -97,9 +105,10 @@ Engine::Engine(std::shared_ptr<StepModel> model, std::shared_ptr<const Vocab> vo
   cache_ = std::make_unique<kv::PrefixCache>(blocks, config_.block_tokens, config_.prefix_cache);
   scheduler_ = std::make_unique<Scheduler>(scheduling, *cache_);
   const int max_blocks = (token_limit_ + config_.block_tokens - 1) / config_.block_tokens;
-  runner_ = std::make_unique<Runner>(model_, StepLimits{config_.max_batch_tokens, scheduling.max_rows, config_.max_running},
-                                     blocks, config_.block_tokens, max_blocks);
-  chain_ = std::make_unique<sampling::Chain>(model_->vocab_size());
+  runner_ =
+      std::make_unique<Runner>(model_, StepLimits{config_.max_batch_tokens, scheduling.max_rows, config_.max_running},
+                               blocks, config_.block_tokens, max_blocks);
+  chains_.push_back(std::make_unique<sampling::Chain>(model_->vocab_size()));
   counters_.kv_blocks_total = blocks;
   counters_.block_tokens = config_.block_tokens;
   counters_.kv_bytes = runner_->kv_bytes();
@@ -108,7 +117,9 @@ Engine::Engine(std::shared_ptr<StepModel> model, std::shared_ptr<const Vocab> vo
   thread_ = std::make_unique<std::thread>([this] { loop(); });
 }
 
-Engine::~Engine() { close(/*drain=*/false, -1.0); }
+Engine::~Engine() {
+  close(/*drain=*/false, -1.0);
+}
 
 std::shared_ptr<Engine> Engine::make(std::shared_ptr<StepModel> model, std::shared_ptr<const Vocab> vocab,
                                      const EngineConfig& config) {
@@ -117,15 +128,19 @@ std::shared_ptr<Engine> Engine::make(std::shared_ptr<StepModel> model, std::shar
           }};
 }
 
-bool Engine::forked() const { return fork_counter().load() != fork_generation_; }
+bool Engine::forked() const {
+  return fork_counter().load() != fork_generation_;
+}
 
 void Engine::check_not_forked(const char* where) const {
   if (!forked()) return;
-  core::fail(core::ErrorCode::forked_process, core::cat("[", where, "] this model was loaded before fork(); its threads and device are the parent's."),
+  core::fail(core::ErrorCode::forked_process,
+             core::cat("[", where, "] this model was loaded before fork(); its threads and device are the parent's."),
              "Load the model in the child, or start processes with multiprocessing's 'spawn' method.");
 }
 
-// --- callers ----------------------------------------------------------------------------------------------------------
+// --- callers
+// ----------------------------------------------------------------------------------------------------------
 
 void Engine::fail_dead(const std::string& cause) const {
   throw EngineDead(core::cat("[engine] the engine died: ", cause), "Load the model again.", cause);
@@ -135,17 +150,20 @@ std::shared_ptr<Request> Engine::submit(RequestSpec spec) {
   check_not_forked("submit");
   sampling::validate(spec.params, model_->vocab_size());
   if (spec.prompt.empty()) {
-    core::fail(core::ErrorCode::invalid_request, "[submit] the prompt has 0 tokens.", "A prompt needs at least 1 token; begin with BOS.");
+    core::fail(core::ErrorCode::invalid_request, "[submit] the prompt has 0 tokens.",
+               "A prompt needs at least 1 token; begin with BOS.");
   }
   for (std::size_t i = 0; i < spec.prompt.size(); ++i) {
     if (spec.prompt[i] < 0 || spec.prompt[i] >= model_->vocab_size()) {
-      core::fail(core::ErrorCode::invalid_request, core::cat("[submit] token ", i, " of the prompt is ", spec.prompt[i],
-                                                             "; the vocabulary has ", model_->vocab_size(), " tokens."),
+      core::fail(core::ErrorCode::invalid_request,
+                 core::cat("[submit] token ", i, " of the prompt is ", spec.prompt[i], "; the vocabulary has ",
+                           model_->vocab_size(), " tokens."),
                  "Was the prompt made with another model's tokenizer?");
     }
   }
   if (spec.lookahead < -1) {
-    core::fail(core::ErrorCode::invalid_config, core::cat("[submit] lookahead is ", spec.lookahead, "; -1 (no limit) or more."));
+    core::fail(core::ErrorCode::invalid_config,
+               core::cat("[submit] lookahead is ", spec.lookahead, "; -1 (no limit) or more."));
   }
   if (!hub_->has_channel(spec.channel)) {
     core::fail(core::ErrorCode::invalid_request, core::cat("[submit] there is no channel ", spec.channel, "."),
@@ -222,8 +240,8 @@ void Engine::want(const std::shared_ptr<Request>& request, std::int64_t count) {
   while (before < count && !request->wanted.compare_exchange_weak(before, count)) {
   }
   if (before >= count || request->spec.lookahead < 0) return;
-  // The step thread reads `wanted` at each boundary; it needs waking only if it may have gone to sleep over this request. It stores the state
-  // first and looks at `wanted` again before it sleeps, so one of the two sees the other.
+  // The step thread reads `wanted` at each boundary; it needs waking only if it may have gone to sleep over this
+  // request. It stores the state first and looks at `wanted` again before it sleeps, so one of the two sees the other.
   const SequenceState state = request->state.load();
   if (state == SequenceState::parked || state == SequenceState::queued) poke();
 }
@@ -286,16 +304,19 @@ void Engine::close(bool drain, double timeout_s) {
   hub_->wake();
 }
 
-// --- the step thread ----------------------------------------------------------------------------------------------------
+// --- the step thread
+// ----------------------------------------------------------------------------------------------------
 
 void Engine::loop() {
-  while (collect()) {
-    refresh_actives();
-    if (closing_ == Closing::drain && actives_.empty()) break;  // nothing can come in any more
-    if (run_step()) continue;
-    sync_states();
-    publish_stats();
-    sleep();
+  bool more = true;
+  while (more) {
+    try {
+      more = pass_boundary();
+    } catch (const std::exception& error) {  // out of memory, or a bug: whatever it is, readers must hear of it
+      die(error.what());
+    } catch (...) {
+      die("an exception of unknown type");
+    }
   }
   for (const auto& active : actives_) end(*active, FinishReason::cancelled);
   flush();
@@ -303,6 +324,18 @@ void Engine::loop() {
   const std::lock_guard lock(mutex_);
   stopped_ = true;
   stopped_cv_.notify_all();
+}
+
+// What callers want, then a step, or sleep. False when the engine is to end.
+bool Engine::pass_boundary() {
+  if (!collect()) return false;
+  refresh_actives();
+  if (closing_ == Closing::drain && actives_.empty()) return false;  // nothing can come in any more
+  if (run_step()) return true;
+  sync_states();
+  publish_stats();
+  sleep();
+  return true;
 }
 
 // Takes what callers left. False when the engine is to end at once.
@@ -348,7 +381,8 @@ void Engine::refresh_actives() {
     const Request& request = *active->request;
     const double most = request.spec.params.max_time_s;
     if (is_dead_) {
-      end_with_error(*active, "engine_dead", core::cat("[engine] the engine died: ", cause_), "Load the model again.", cause_);
+      end_with_error(*active, "engine_dead", core::cat("[engine] the engine died: ", cause_), "Load the model again.",
+                     cause_);
     } else if (request.cancelled) {
       end(*active, FinishReason::cancelled);
     } else if (most > 0 && seconds_between(request.submitted, now) >= most) {
@@ -437,9 +471,8 @@ bool Engine::run_step() {
     row += at(work_[i].rows());
   }
   scheduler_->advance();
-  now_ = Clock::now();
-  int written = 0;
   const std::size_t vocab = at(model_->vocab_size());
+  draw_count_ = 0;
   for (std::size_t i = 0, row = 0; i < work_.size(); ++i) {
     auto& active = static_cast<Active&>(*work_[i].sequence);
     row += at(work_[i].rows());
@@ -453,9 +486,26 @@ bool Engine::run_step() {
       end(active, FinishReason::length);
       continue;
     }
-    accept_token(active, std::span<const float>(logits).subspan((row - 1) * vocab, vocab));
+    if (draw_count_ == draws_.size()) draws_.emplace_back();
+    Draw& draw = draws_[draw_count_++];
+    draw.active = &active;
+    draw.row = std::span<const float>(logits).subspan((row - 1) * vocab, vocab);
+    draw.error.reset();
+  }
+  sample_rows();
+  now_ = Clock::now();
+  int written = 0;
+  for (std::size_t i = 0; i < draw_count_; ++i) {
+    Draw& draw = draws_[i];
+    if (draw.error) {
+      end_with_error(*draw.active, core::error_code_name(draw.error->code()), draw.error->what(), draw.error->hint(),
+                     "");
+      continue;
+    }
+    accept_token(*draw.active, draw.sampled);
     ++written;
   }
+
   // Counted before the news goes out: who reads a token finds its step in stats().
   const auto stop = Clock::now();
   step_ms_.add(seconds_between(start, stop) * 1e3);
@@ -482,7 +532,8 @@ void Engine::take_prompt_rows(Active& active, const Work& work, std::span<const 
       const auto values = logits.subspan(row * vocab, vocab);
       if (request.logits) std::memcpy(request.logits.get() + at(position) * vocab, values.data(), values.size_bytes());
       if (top >= 0 && position + 1 < active.prompt_tokens) {
-        request.prompt_logprobs[at(position + 1)] = chain_->logprob_of(values, active.tokens[at(position + 1)], top);
+        request.prompt_logprobs[at(position + 1)] =
+            chains_[0]->logprob_of(values, active.tokens[at(position + 1)], top);
       }
     }
   } catch (const core::Error& error) {
@@ -490,15 +541,35 @@ void Engine::take_prompt_rows(Active& active, const Work& work, std::span<const 
   }
 }
 
-void Engine::accept_token(Active& active, std::span<const float> row) {
-  const sampling::SamplingParams& params = active.request->spec.params;
-  try {
-    chain_->sample(row, {active.tokens, at(active.prompt_tokens)}, params, sampled_);
-  } catch (const core::Error& error) {
-    end_with_error(active, core::error_code_name(error.code()), error.what(), error.hint(), "");
+// A draw depends on its row, its history and (seed, position) alone, so it does not matter who makes it.
+void Engine::sample_rows() {
+  const auto sample = [this](std::size_t index, sampling::Chain& chain) {
+    Draw& draw = draws_[index];
+    const Active& active = *draw.active;
+    try {
+      chain.sample(draw.row, {active.tokens, at(active.prompt_tokens)}, active.request->spec.params, draw.sampled);
+    } catch (const core::Error& error) {
+      draw.error = error;
+    }
+  };
+  if (draw_count_ < 2 || draw_count_ * at(model_->vocab_size()) < kParallelLogits) {
+    for (std::size_t i = 0; i < draw_count_; ++i) sample(i, *chains_[0]);
     return;
   }
-  const std::int32_t id = sampled_.id;
+  if (!pool_) {
+    pool_ = std::make_unique<core::ThreadPool>(model_->backend() ? model_->backend()->info().threads : 0);
+    while (static_cast<int>(chains_.size()) < pool_->threads()) {
+      chains_.push_back(std::make_unique<sampling::Chain>(model_->vocab_size()));
+    }
+  }
+  pool_->parallel_for(static_cast<std::int64_t>(draw_count_), 1, [&](std::int64_t from, std::int64_t to, int worker) {
+    for (std::int64_t i = from; i < to; ++i) sample(static_cast<std::size_t>(i), *chains_[at(worker)]);
+  });
+}
+
+void Engine::accept_token(Active& active, const sampling::Sampled& sampled) {
+  const sampling::SamplingParams& params = active.request->spec.params;
+  const std::int32_t id = sampled.id;
   const int index = active.generated();
   const int written = index + 1;
   active.tokens.push_back(id);
@@ -511,8 +582,8 @@ void Engine::accept_token(Active& active, std::span<const float> row) {
   bool ended = ends_text;
   FinishReason reason = FinishReason::stop;
   if (ends_text) {
-    const bool shown = special ? !params.skip_special_tokens || (params.include_stop && is_stop_token)
-                               : params.include_stop;
+    const bool shown =
+        special ? !params.skip_special_tokens || (params.include_stop && is_stop_token) : params.include_stop;
     active.detokenizer.push_last(id, shown, piece_);
     active.stop = id;
   } else {
@@ -537,13 +608,14 @@ void Engine::accept_token(Active& active, std::span<const float> row) {
   token.bytes = piece_.bytes;
   token.special = special || ends_text;
   token.has_logprob = params.logprobs >= 0;
-  token.logprob = sampled_.logprob;
-  token.top = sampled_.top;
+  token.logprob = sampled.logprob;
+  token.top = sampled.top;
   token.time_s = seconds_between(active.request->submitted, now_);
   if (ended) end(active, reason, &delivery);
 }
 
-// Ends a request: blocks and slot go back now, the news goes out with the next flush(). `with`: the delivery of its last token.
+// Ends a request: blocks and slot go back now, the news goes out with the next flush(). `with`: the delivery of its
+// last token.
 void Engine::end(Active& active, FinishReason reason, Delivery* with) {
   if (active.ended) return;
   active.ended = true;
@@ -587,8 +659,8 @@ void Engine::end(Active& active, FinishReason reason, Delivery* with) {
   request_s_ = 0.9 * request_s_ + 0.1 * finish.total_s;
 }
 
-void Engine::end_with_error(Active& active, const std::string& code, const std::string& message, const std::string& hint,
-                            const std::string& cause) {
+void Engine::end_with_error(Active& active, const std::string& code, const std::string& message,
+                            const std::string& hint, const std::string& cause) {
   const std::size_t before = deliveries_.size();
   end(active, FinishReason::error, nullptr);
   if (deliveries_.size() == before) return;

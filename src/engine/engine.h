@@ -1,22 +1,26 @@
 #pragma once
-// The engine: a step thread around a model. Readers submit requests, raise what they want, cancel, and take tokens from the hub; the step
-// thread alone touches the model, the cache and the scheduler. It knows nothing of Python and waits for no reader.
+// The engine: a step thread around a model. Readers submit requests, raise what they want, cancel, and take tokens from
+// the hub; the step thread alone touches the model, the cache and the scheduler. It knows nothing of Python and waits
+// for no reader.
 //
-// Thread-safe throughout. No lock is held during a step, so stats(), submit() and cancel() return at once whatever the model does.
+// Thread-safe throughout. No lock is held during a step, so stats(), submit() and cancel() return at once whatever the
+// model does.
 //
-// fork(): threads and devices do not survive it. In the child every call fails with forked_process and nothing is destroyed that a
-// vanished thread might hold; see forked().
+// fork(): threads and devices do not survive it. In the child every call fails with forked_process and nothing is
+// destroyed that a vanished thread might hold; see forked().
 
 #include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "core/error.h"
+#include "core/threads.h"
 #include "engine/detokenizer.h"
 #include "engine/outbox.h"
 #include "engine/request.h"
@@ -67,14 +71,15 @@ void after_fork_in_child();
 
 class Engine {
  public:
-  // The only way to make one: its last owner closes it (hard). In a forked child it is left where it is instead, because its locks may be
-  // held by threads that are gone.
+  // The only way to make one: its last owner closes it (hard). In a forked child it is left where it is instead,
+  // because its locks may be held by threads that are gone.
   static std::shared_ptr<Engine> make(std::shared_ptr<StepModel> model, std::shared_ptr<const Vocab> vocab,
                                       const EngineConfig& config);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // Never blocks. Error codes: invalid_request, invalid_config, context_too_long, queue_full, engine_closed, engine_dead, forked_process.
+  // Never blocks. Error codes: invalid_request, invalid_config, context_too_long, queue_full, engine_closed,
+  // engine_dead, forked_process.
   std::shared_ptr<Request> submit(RequestSpec spec);
   void cancel(const std::shared_ptr<Request>& request) noexcept;
   void abandon(const std::shared_ptr<Request>& request) noexcept;  // cancel, and nobody reads what is left
@@ -85,7 +90,8 @@ class Engine {
   Hub& hub() { return *hub_; }
 
   EngineStats stats() const;
-  // drain: what was submitted is finished first (look-ahead marks are lifted), at most timeout_s seconds (negative: no limit).
+  // drain: what was submitted is finished first (look-ahead marks are lifted), at most timeout_s seconds (negative: no
+  // limit).
   void close(bool drain, double timeout_s);
   bool closed() const { return closing_.load() != Closing::no; }
   bool forked() const;
@@ -103,13 +109,15 @@ class Engine {
   struct Active;
 
   void loop();
+  bool pass_boundary();
   bool collect();
   void refresh_actives();
   void sleep();
   bool plan_step();
   bool run_step();
   void take_prompt_rows(Active& active, const Work& work, std::span<const float> logits, std::size_t row);
-  void accept_token(Active& active, std::span<const float> row);
+  void sample_rows();
+  void accept_token(Active& active, const sampling::Sampled& sampled);
   void end(Active& active, FinishReason reason, Delivery* with = nullptr);
   void end_with_error(Active& active, const std::string& code, const std::string& message, const std::string& hint,
                       const std::string& cause);
@@ -153,13 +161,21 @@ class Engine {
   std::unique_ptr<kv::PrefixCache> cache_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<Runner> runner_;
-  std::unique_ptr<sampling::Chain> chain_;
+  struct Draw {  // a row to sample in this step, and what came out
+    Active* active = nullptr;
+    std::span<const float> row;
+    sampling::Sampled sampled;
+    std::optional<core::Error> error;
+  };
+  std::vector<std::unique_ptr<sampling::Chain>> chains_;  // one a worker; the first is there from the start
+  std::unique_ptr<core::ThreadPool> pool_;                // made when a step first has enough to sample
+  std::vector<Draw> draws_;
+  std::size_t draw_count_ = 0;                            // of draws_, in use
   std::vector<std::unique_ptr<Active>> actives_;
   std::vector<std::shared_ptr<Request>> arriving_;
   std::vector<Work> work_;
   std::vector<Delivery> deliveries_;    // of this boundary, not yet out
   bool any_ended_ = false;
-  sampling::Sampled sampled_;
   Detokenizer::Piece piece_;
   MeanMeter step_ms_;
   EngineStats counters_;

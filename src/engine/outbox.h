@@ -1,6 +1,7 @@
 #pragma once
-// Delivery: the step thread puts a step's tokens here under one lock and signals; readers take them when they like. Requests are
-// grouped in channels, one per event loop, so that one thread can wake each loop once for everything new in it.
+// Delivery: the step thread puts a step's tokens here under one lock and signals; readers take them when they like.
+// Requests are grouped in channels, one per event loop, so that one thread can wake each loop once for everything new
+// in it.
 
 #include <chrono>
 #include <condition_variable>
@@ -36,7 +37,8 @@ class Hub {
   // Channels with news, each once until drained; empty after the timeout (seconds, negative: none) or wake().
   std::vector<int> wait_events(double timeout_s);
   void wake();
-  // Tags of the channel's requests that have something new; each request once. Error(invalid_request) for an unknown channel.
+  // Tags of the channel's requests that have something new; each request once. Error(invalid_request) for an unknown
+  // channel.
   std::vector<std::int64_t> drain(int channel);
 
   // Reader's side of one request.

@@ -1,6 +1,6 @@
 #pragma once
-// A request as its reader and the step thread share it. What never changes is plain; what both touch is atomic; what is delivered lies
-// behind the hub's mutex (outbox.h).
+// A request as its reader and the step thread share it. What never changes is plain; what both touch is atomic; what is
+// delivered lies behind the hub's mutex (outbox.h).
 
 #include <algorithm>
 #include <atomic>
@@ -72,7 +72,8 @@ class Request {
   const std::uint64_t id;
   const Clock::time_point submitted;
 
-  // Who ends a request that has not run yet: the step thread, or cancel() at once. Whoever moves `phase` away from fresh.
+  // Who ends a request that has not run yet: the step thread, or cancel() at once. Whoever moves `phase` away from
+  // fresh.
   enum class Phase : std::uint8_t { fresh, started, ended };
   std::atomic<Phase> phase{Phase::fresh};
   std::atomic<bool> cancelled{false};

@@ -1,5 +1,6 @@
 #pragma once
-// Carries a schedule to the model: owns the cache memory and the arrays behind StepView, allocated once for the largest step.
+// Carries a schedule to the model: owns the cache memory and the arrays behind StepView, allocated once for the largest
+// step.
 
 #include <cstdint>
 #include <memory>

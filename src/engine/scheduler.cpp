@@ -25,11 +25,16 @@ void erase_from(std::vector<Sequence*>& list, const Sequence* sequence) {
 
 const char* state_name(SequenceState state) {
   switch (state) {
-    case SequenceState::queued: return "queued";
-    case SequenceState::prefill: return "prefill";
-    case SequenceState::running: return "running";
-    case SequenceState::parked: return "parked";
-    case SequenceState::done: return "done";
+    case SequenceState::queued:
+      return "queued";
+    case SequenceState::prefill:
+      return "prefill";
+    case SequenceState::running:
+      return "running";
+    case SequenceState::parked:
+      return "parked";
+    case SequenceState::done:
+      return "done";
   }
   return "done";
 }
@@ -52,15 +57,24 @@ void Scheduler::enqueue(Sequence* sequence) {
   insert_by_rank(waiting_, sequence);
 }
 
-void Scheduler::add(Sequence* sequence) { enqueue(sequence); }
+void Scheduler::add(Sequence* sequence) {
+  enqueue(sequence);
+}
 
 void Scheduler::remove(Sequence* sequence) {
   switch (sequence->state) {
-    case SequenceState::queued: erase_from(waiting_, sequence); break;
-    case SequenceState::parked: erase_from(parked_, sequence); break;
+    case SequenceState::queued:
+      erase_from(waiting_, sequence);
+      break;
+    case SequenceState::parked:
+      erase_from(parked_, sequence);
+      break;
     case SequenceState::prefill:
-    case SequenceState::running: erase_from(running_, sequence); break;
-    case SequenceState::done: return;
+    case SequenceState::running:
+      erase_from(running_, sequence);
+      break;
+    case SequenceState::done:
+      return;
   }
   unplan(sequence);
   sequence->state = SequenceState::done;
@@ -91,8 +105,8 @@ int Scheduler::chunk_limit(const Sequence& sequence) const {
   return sequence.computed < same ? std::min(config_.prefill_chunk, same - sequence.computed) : 1;
 }
 
-// Takes the blocks of the lowest-ranked parked sequence; when none has any, of one that was resumed and waits for a slot. `spared` keeps
-// its own.
+// Takes the blocks of the lowest-ranked parked sequence; when none has any, of one that was resumed and waits for a
+// slot. `spared` keeps its own.
 bool Scheduler::evict_parked(const Sequence* spared) {
   Sequence* victim = nullptr;
   for (const std::vector<Sequence*>* list : {&parked_, &waiting_}) {
@@ -119,7 +133,8 @@ void Scheduler::preempt(Sequence* sequence) {
   enqueue(sequence);
 }
 
-// Blocks for the first `tokens` tokens; takes them from lower-ranked sequences if need be. False if it was itself the lowest.
+// Blocks for the first `tokens` tokens; takes them from lower-ranked sequences if need be. False if it was itself the
+// lowest.
 bool Scheduler::ensure_blocks(Sequence& sequence, int tokens) {
   while (static_cast<int>(sequence.blocks.size()) < blocks_for(tokens)) {
     const int block = cache_.acquire();
@@ -218,7 +233,8 @@ void Scheduler::admit() {
     Sequence* sequence = head();
     if (sequence == nullptr) return;
     const int needed = needed_blocks(*sequence);
-    const int usable = may_reuse(*sequence) ? sequence->size() - 1 : 0;  // the last token is always run: its logits are wanted
+    const int usable =
+        may_reuse(*sequence) ? sequence->size() - 1 : 0;  // the last token is always run: its logits are wanted
     while (true) {
       kv::PrefixCache::Match match;
       if (sequence->blocks.empty()) match = cache_.probe(sequence->tokens, usable, sequence->adapter);
@@ -237,7 +253,8 @@ void Scheduler::admit() {
     insert_by_rank(running_, sequence);
     int count = std::min({sequence->remaining(), chunk_limit(*sequence), tokens_left_});
     if (sequence->all_rows) count = std::min(count, rows_left_);
-    sequence->state = sequence->remaining() == 1 && sequence->generated() > 0 ? SequenceState::running : SequenceState::prefill;
+    sequence->state =
+        sequence->remaining() == 1 && sequence->generated() > 0 ? SequenceState::running : SequenceState::prefill;
     if (!ensure_blocks(*sequence, sequence->computed + count)) return;
     plan(*sequence, count);
     promised += std::max(0, needed - static_cast<int>(sequence->blocks.size()));
@@ -254,7 +271,8 @@ std::span<const Work> Scheduler::next() {
   schedule_running(/*decodes=*/true);
   schedule_running(/*decodes=*/false);
   if (!preempted_) admit();
-  // A chunk that was admitted behind other chunks may be a single token (a resumed sequence): decodes go first in a step.
+  // A chunk that was admitted behind other chunks may be a single token (a resumed sequence): decodes go first in a
+  // step.
   std::ranges::stable_partition(work_, [](const Work& work) { return work.count == 1; });
   return work_;
 }
@@ -264,7 +282,8 @@ void Scheduler::advance() {
     Sequence& sequence = *work.sequence;
     const int before = sequence.computed;
     sequence.computed = work.start + work.count;
-    if (sequence.all_rows) sequence.rows_done = std::max(sequence.rows_done, std::min(sequence.computed, sequence.prompt_tokens));
+    if (sequence.all_rows)
+      sequence.rows_done = std::max(sequence.rows_done, std::min(sequence.computed, sequence.prompt_tokens));
     if (sequence.state == SequenceState::prefill && sequence.remaining() == 0) sequence.state = SequenceState::running;
     if (before == sequence.computed || !cache_.enabled()) continue;
     if (sequence.published == 0) sequence.parent = kv::PrefixCache::root(sequence.adapter);
@@ -272,9 +291,10 @@ void Scheduler::advance() {
     while ((sequence.published + 1) * bt <= sequence.computed) {
       const int end = (sequence.published + 1) * bt;
       if (config_.rope_threshold > 0 && rope_length(sequence, end) > config_.rope_threshold) break;
-      sequence.parent = cache_.publish(
-          sequence.parent, std::span<const std::int32_t>(sequence.tokens).subspan(static_cast<std::size_t>(end - bt), static_cast<std::size_t>(bt)),
-          sequence.blocks[static_cast<std::size_t>(sequence.published)]);
+      sequence.parent = cache_.publish(sequence.parent,
+                                       std::span<const std::int32_t>(sequence.tokens)
+                                           .subspan(static_cast<std::size_t>(end - bt), static_cast<std::size_t>(bt)),
+                                       sequence.blocks[static_cast<std::size_t>(sequence.published)]);
       ++sequence.published;
     }
   }
@@ -291,12 +311,14 @@ void Scheduler::check_invariants() const {
   const auto count = [&](const std::vector<Sequence*>& list, auto&& state_fits) {
     for (const Sequence* sequence : list) {
       if (!state_fits(sequence->state)) {
-        core::fail(core::ErrorCode::internal, core::cat("[scheduler] sequence ", sequence->id, " is in the wrong list for state ",
-                                                        state_name(sequence->state), "."));
+        core::fail(core::ErrorCode::internal,
+                   core::cat("[scheduler] sequence ", sequence->id, " is in the wrong list for state ",
+                             state_name(sequence->state), "."));
       }
       if (sequence->computed > static_cast<int>(sequence->blocks.size()) * cache_.block_tokens()) {
-        core::fail(core::ErrorCode::internal, core::cat("[scheduler] sequence ", sequence->id, " has ", sequence->computed,
-                                                        " tokens in ", sequence->blocks.size(), " blocks."));
+        core::fail(core::ErrorCode::internal,
+                   core::cat("[scheduler] sequence ", sequence->id, " has ", sequence->computed, " tokens in ",
+                             sequence->blocks.size(), " blocks."));
       }
       for (const int block : sequence->blocks) ++references[static_cast<std::size_t>(block)];
     }
@@ -306,13 +328,14 @@ void Scheduler::check_invariants() const {
   count(parked_, [](SequenceState s) { return s == SequenceState::parked; });
   for (int block = 0; block < cache_.total(); ++block) {
     if (references[static_cast<std::size_t>(block)] != cache_.references(block)) {
-      core::fail(core::ErrorCode::internal, core::cat("[scheduler] block ", block, " has ", cache_.references(block),
-                                                      " references, its sequences hold ",
-                                                      references[static_cast<std::size_t>(block)], "."));
+      core::fail(core::ErrorCode::internal,
+                 core::cat("[scheduler] block ", block, " has ", cache_.references(block),
+                           " references, its sequences hold ", references[static_cast<std::size_t>(block)], "."));
     }
   }
   if (running() > config_.max_running) {
-    core::fail(core::ErrorCode::internal, core::cat("[scheduler] ", running(), " run, at most ", config_.max_running, " may."));
+    core::fail(core::ErrorCode::internal,
+               core::cat("[scheduler] ", running(), " run, at most ", config_.max_running, " may."));
   }
 }
 

@@ -1,21 +1,24 @@
 #pragma once
-// Who runs in the next step, and on which cache blocks. Pure data: no model, no thread, no clock, so that it can be tested alone.
+// Who runs in the next step, and on which cache blocks. Pure data: no model, no thread, no clock, so that it can be
+// tested alone.
 //
-// Continuous batching: each step holds one token of every running sequence whose prompt is done, then chunks of prompts, within
-// max_batch_tokens. A prompt runs in chunks of at most prefill_chunk, so that long ones do not hold up the others.
+// Continuous batching: each step holds one token of every running sequence whose prompt is done, then chunks of
+// prompts, within max_batch_tokens. A prompt runs in chunks of at most prefill_chunk, so that long ones do not hold up
+// the others.
 //
-// Order. Higher priority first, then earlier arrival. Aging: a waiting sequence gains one level of priority per `aging_steps` steps, so lower
-// priorities are served late but not never; within a priority nothing is overtaken. Only the head of the queue is admitted; a smaller
-// request behind it does not slip past, or a large one might starve.
+// Order. Higher priority first, then earlier arrival. Aging: a waiting sequence gains one level of priority per
+// `aging_steps` steps, so lower priorities are served late but not never; within a priority nothing is overtaken. Only
+// the head of the queue is admitted; a smaller request behind it does not slip past, or a large one might starve.
 //
-// Admission. A sequence is admitted when the blocks for all its present tokens and one more are there, beyond what admitted ones still need
-// for theirs. So prefill does not preempt; only growth does.
+// Admission. A sequence is admitted when the blocks for all its present tokens and one more are there, beyond what
+// admitted ones still need for theirs. So prefill does not preempt; only growth does.
 //
-// Preemption. When growth finds no block: parked sequences lose theirs first, then the running sequence of the lowest priority, latest arrival,
-// goes back to the queue. What it had is recomputed later (full blocks often survive in the prefix cache), with the same result.
+// Preemption. When growth finds no block: parked sequences lose theirs first, then the running sequence of the lowest
+// priority, latest arrival, goes back to the queue. What it had is recomputed later (full blocks often survive in the
+// prefix cache), with the same result.
 //
-// Parking. A sequence whose reader is `lookahead` tokens behind leaves the batch and its slot, and keeps its blocks while nobody needs
-// them. A sequence with lookahead 0 does not start before its first token is wanted.
+// Parking. A sequence whose reader is `lookahead` tokens behind leaves the batch and its slot, and keeps its blocks
+// while nobody needs them. A sequence with lookahead 0 does not start before its first token is wanted.
 
 #include <algorithm>
 #include <cstdint>
@@ -62,7 +65,9 @@ class Scheduler {
   void advance();
 
   // kv_len and rope_len as StepView wants them.
-  static int rope_length(const Sequence& sequence, int kv_length) { return std::max(sequence.prompt_tokens, kv_length); }
+  static int rope_length(const Sequence& sequence, int kv_length) {
+    return std::max(sequence.prompt_tokens, kv_length);
+  }
 
   int running() const { return static_cast<int>(running_.size()); }
   int prefilling() const;

@@ -1,5 +1,6 @@
 #pragma once
-// One sequence as the scheduler sees it: plain data, owned by the step thread. The text side of a request is in request.h.
+// One sequence as the scheduler sees it: plain data, owned by the step thread. The text side of a request is in
+// request.h.
 
 #include <cstdint>
 #include <limits>
@@ -17,7 +18,7 @@ struct Sequence {
   int priority = 0;           // higher goes first
   std::uint64_t adapter = 0;  // the weights that make its keys: prefixes are shared within one adapter
   int prompt_tokens = 0;
-  bool all_rows = false;      // logits of every prompt position are wanted (prompt_logprobs, keep_logits): no prefix reuse
+  bool all_rows = false;  // logits of every prompt position are wanted (prompt_logprobs, keep_logits): no prefix reuse
 
   std::vector<std::int32_t> tokens;  // prompt, then output; the engine appends
 
@@ -26,12 +27,12 @@ struct Sequence {
 
   // The scheduler's.
   SequenceState state = SequenceState::queued;
-  int computed = 0;            // tokens whose keys are in the cache
-  int rows_done = 0;           // all_rows: prompt positions whose logits were delivered
-  std::vector<int> blocks;     // of the cache, in order
-  int published = 0;           // of those, how many the prefix cache knows (or knows an equal of)
-  std::uint64_t parent = 0;    // prefix-cache entry of the last published block
-  int cached_tokens = 0;       // prompt tokens found in the prefix cache when it was first admitted
+  int computed = 0;  // tokens whose keys are in the cache
+  int rows_done = 0;  // all_rows: prompt positions whose logits were delivered
+  std::vector<int> blocks;  // of the cache, in order
+  int published = 0;  // of those, how many the prefix cache knows (or knows an equal of)
+  std::uint64_t parent = 0;  // prefix-cache entry of the last published block
+  int cached_tokens = 0;  // prompt tokens found in the prefix cache when it was first admitted
   int preemptions = 0;
   bool admitted_before = false;
   std::uint64_t waiting_since = 0;  // scheduler step at which it began to wait

@@ -1,5 +1,6 @@
 #pragma once
-// What stats() shows, and the small meters behind it. The step thread publishes a snapshot at each boundary; reading it never waits for a step.
+// What stats() shows, and the small meters behind it. The step thread publishes a snapshot at each boundary; reading it
+// never waits for a step.
 
 #include <array>
 #include <cstdint>

@@ -1,6 +1,7 @@
 #pragma once
-// All stop strings at once: an Aho-Corasick automaton (Aho & Corasick 1975) over their UTF-8 bytes. Its state after a text is the longest
-// suffix of the text that is a prefix of some stop string, which is exactly what has to be held back.
+// All stop strings at once: an Aho-Corasick automaton (Aho & Corasick 1975) over their UTF-8 bytes. Its state after a
+// text is the longest suffix of the text that is a prefix of some stop string, which is exactly what has to be held
+// back.
 
 #include <cstdint>
 #include <span>

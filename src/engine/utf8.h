@@ -1,6 +1,6 @@
 #pragma once
-// UTF-8 one byte at a time, by the Unicode standard's table of well-formed sequences (3-7). What cannot be continued is one "maximal subpart":
-// each becomes one U+FFFD, exactly as Python's errors="replace" and web browsers do.
+// UTF-8 one byte at a time, by the Unicode standard's table of well-formed sequences (3-7). What cannot be continued is
+// one "maximal subpart": each becomes one U+FFFD, exactly as Python's errors="replace" and web browsers do.
 
 #include <cstdint>
 #include <string>

@@ -24,7 +24,9 @@ class Vocab {
     return std::string_view(all_).substr(starts_[index], starts_[index + 1] - starts_[index]);
   }
   bool special(std::int32_t id) const { return contains(id) && special_[static_cast<std::size_t>(id)] != 0; }
-  bool strip_leading_space() const { return strip_leading_space_; }  // SentencePiece: the text begins with a space that is no text
+  bool strip_leading_space() const {
+    return strip_leading_space_;
+  }  // SentencePiece: the text begins with a space that is no text
 
  private:
   std::string all_;

@@ -5,7 +5,9 @@
 namespace fastllm::kv {
 
 namespace {
-std::size_t at(int block) { return static_cast<std::size_t>(block); }
+std::size_t at(int block) {
+  return static_cast<std::size_t>(block);
+}
 }  // namespace
 
 BlockPool::BlockPool(int blocks) {
@@ -29,7 +31,8 @@ int BlockPool::take() {
 }
 
 void BlockPool::retain(int block) {
-  if (is_free(block)) core::fail(core::ErrorCode::internal, core::cat("[kv] block ", block, " is free and was retained."));
+  if (is_free(block))
+    core::fail(core::ErrorCode::internal, core::cat("[kv] block ", block, " is free and was retained."));
   ++references_[at(block)];
 }
 

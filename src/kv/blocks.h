@@ -1,6 +1,7 @@
 #pragma once
-// The pool of KV-cache blocks: who holds which block, nothing about what is in it. A block is an index into the paged cache of every
-// layer (device/step.h) and holds `block_tokens` tokens. Reference counted, because sequences with the same prefix share blocks.
+// The pool of KV-cache blocks: who holds which block, nothing about what is in it. A block is an index into the paged
+// cache of every layer (device/step.h) and holds `block_tokens` tokens. Reference counted, because sequences with the
+// same prefix share blocks.
 
 #include <cstddef>
 #include <vector>
@@ -22,7 +23,8 @@ class BlockPool {
 
   bool is_free(int block) const { return on_free_list_[static_cast<std::size_t>(block)] != 0; }
 
-  // Error(internal) if a block is lost, doubled, or free and held at once. For tests and for stats in debug runs: O(blocks).
+  // Error(internal) if a block is lost, doubled, or free and held at once. For tests and for stats in debug runs:
+  // O(blocks).
   void check_invariants() const;
 
  private:

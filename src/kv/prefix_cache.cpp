@@ -8,7 +8,9 @@ namespace fastllm::kv {
 
 namespace {
 
-std::size_t at(int index) { return static_cast<std::size_t>(index); }
+std::size_t at(int index) {
+  return static_cast<std::size_t>(index);
+}
 
 // splitmix64's finaliser (Steele et al. 2014): every input bit reaches every output bit.
 std::uint64_t mix(std::uint64_t x) {
@@ -23,7 +25,8 @@ std::uint64_t mix(std::uint64_t x) {
 PrefixCache::PrefixCache(int blocks, int block_tokens, bool enabled)
     : pool_(blocks), block_tokens_(block_tokens), enabled_(enabled) {
   if (block_tokens < 1) {
-    core::fail(core::ErrorCode::invalid_config, core::cat("[kv] block_tokens must be at least 1, not ", block_tokens, "."));
+    core::fail(core::ErrorCode::invalid_config,
+               core::cat("[kv] block_tokens must be at least 1, not ", block_tokens, "."));
   }
   entries_.resize(at(blocks));
   if (enabled) {
@@ -50,7 +53,8 @@ int PrefixCache::find(std::uint64_t parent, std::span<const std::int32_t> tokens
   return block;
 }
 
-PrefixCache::Match PrefixCache::probe(std::span<const std::int32_t> tokens, int max_tokens, std::uint64_t adapter) const {
+PrefixCache::Match PrefixCache::probe(std::span<const std::int32_t> tokens, int max_tokens,
+                                      std::uint64_t adapter) const {
   Match match;
   if (!enabled_) return match;
   std::uint64_t parent = root(adapter);
@@ -64,8 +68,8 @@ PrefixCache::Match PrefixCache::probe(std::span<const std::int32_t> tokens, int 
   return match;
 }
 
-int PrefixCache::reuse(std::span<const std::int32_t> tokens, int max_tokens, std::uint64_t adapter, std::vector<int>& blocks,
-                       std::uint64_t& parent) {
+int PrefixCache::reuse(std::span<const std::int32_t> tokens, int max_tokens, std::uint64_t adapter,
+                       std::vector<int>& blocks, std::uint64_t& parent) {
   parent = root(adapter);
   int taken = 0;
   if (!enabled_) return taken;
@@ -160,16 +164,16 @@ void PrefixCache::check_invariants() const {
     const bool sound = entry.is_idle ? entry.serial != 0 && pool_.references(block) == 0 && !pool_.is_free(block)
                                      : pool_.references(block) > 0 || pool_.is_free(block);
     if (!found || !sound) {
-      core::fail(core::ErrorCode::internal, core::cat("[kv] block ", block, " is idle: ", entry.is_idle, ", references: ",
-                                                      pool_.references(block), ", free: ", pool_.is_free(block),
-                                                      ", found by hash: ", found, "."));
+      core::fail(core::ErrorCode::internal,
+                 core::cat("[kv] block ", block, " is idle: ", entry.is_idle, ", references: ", pool_.references(block),
+                           ", free: ", pool_.is_free(block), ", found by hash: ", found, "."));
     }
   }
   if (listed != idle_ || idle != idle_ || cached != static_cast<int>(by_hash_.size()) ||
       held + idle_ + pool_.free_count() != total()) {
     core::fail(core::ErrorCode::internal,
-               core::cat("[kv] blocks are not conserved: ", held, " held, ", idle, " idle (", listed, " listed, ", idle_,
-                         " counted), ", pool_.free_count(), " free, ", cached, " cached (", by_hash_.size(),
+               core::cat("[kv] blocks are not conserved: ", held, " held, ", idle, " idle (", listed, " listed, ",
+                         idle_, " counted), ", pool_.free_count(), " free, ", cached, " cached (", by_hash_.size(),
                          " hashed) of ", total(), "."));
   }
 }

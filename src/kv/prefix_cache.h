@@ -1,10 +1,11 @@
 #pragma once
-// Prefix reuse. A full block of keys and values is determined by all tokens up to its end, so a later sequence that begins with the same
-// tokens can share it. Blocks form a tree: an entry is (parent entry, its tokens), found by one hash and then compared token by
-// token, so a hash collision costs a miss and never a wrong answer. The root carries the adapter: weights differ, so do keys.
+// Prefix reuse. A full block of keys and values is determined by all tokens up to its end, so a later sequence that
+// begins with the same tokens can share it. Blocks form a tree: an entry is (parent entry, its tokens), found by one
+// hash and then compared token by token, so a hash collision costs a miss and never a wrong answer. The root carries
+// the adapter: weights differ, so do keys.
 //
-// A block nobody holds stays cached ("idle") until the memory is needed; the least recently used goes first. Sequences give their
-// blocks back from the end, so children are older than their parents and chains are shortened from the tail.
+// A block nobody holds stays cached ("idle") until the memory is needed; the least recently used goes first. Sequences
+// give their blocks back from the end, so children are older than their parents and chains are shortened from the tail.
 
 #include <cstddef>
 #include <cstdint>
@@ -39,15 +40,17 @@ class PrefixCache {
   int reuse(std::span<const std::int32_t> tokens, int max_tokens, std::uint64_t adapter, std::vector<int>& blocks,
             std::uint64_t& parent);
 
-  static std::uint64_t root(std::uint64_t adapter) { return adapter << 1 | 1; }  // entries are even, roots odd: never the same
+  static std::uint64_t root(std::uint64_t adapter) {
+    return adapter << 1 | 1;
+  }  // entries are even, roots odd: never the same
 
-  // Publishes a full block whose keys are computed. Returns the entry to use as the next block's parent: this block's, or that of an
-  // equal block that was there first (then `block` stays private to its holder).
+  // Publishes a full block whose keys are computed. Returns the entry to use as the next block's parent: this block's,
+  // or that of an equal block that was there first (then `block` stays private to its holder).
   std::uint64_t publish(std::uint64_t parent, std::span<const std::int32_t> tokens, int block);
 
-  int acquire();                                // an exclusive block; evicts the least recently used idle one; -1 if all are held
-  void release(std::span<const int> blocks);    // one reference of each, from the end
-  void check_invariants() const;                // Error(internal); O(blocks)
+  int acquire();  // an exclusive block; evicts the least recently used idle one; -1 if all are held
+  void release(std::span<const int> blocks);  // one reference of each, from the end
+  void check_invariants() const;  // Error(internal); O(blocks)
 
  private:
   struct Entry {
@@ -69,8 +72,8 @@ class PrefixCache {
   int idle_ = 0;
   int newest_ = -1, oldest_ = -1;
   std::uint64_t next_serial_ = 2;
-  std::vector<Entry> entries_;            // by block
-  std::vector<std::int32_t> tokens_;      // [blocks, block_tokens] of cached blocks
+  std::vector<Entry> entries_;  // by block
+  std::vector<std::int32_t> tokens_;  // [blocks, block_tokens] of cached blocks
   std::unordered_map<std::uint64_t, int> by_hash_;
 };
 

@@ -31,7 +31,8 @@ Extremes Chain::checked(std::span<const float> logits, const History& history) c
   const Extremes found = extremes(logits);
   if (found.has_nan || found.max == std::numeric_limits<float>::infinity()) {
     core::fail(core::ErrorCode::internal,
-               core::cat("[sample] the logits of token ", history.tokens.size(), " hold ", found.has_nan ? "NaN" : "+inf", "."),
+               core::cat("[sample] the logits of token ", history.tokens.size(), " hold ",
+                         found.has_nan ? "NaN" : "+inf", "."),
                "An activation overflowed or the weights are damaged: try dtype \"float32\", and check the checkpoint.");
   }
   return found;
@@ -55,7 +56,8 @@ void Chain::warp(const SamplingParams& params) {
   if (params.typical_p < 1.0f) typical_p(candidates_, params.typical_p);
 }
 
-void Chain::raw_logprobs(std::span<const float> logits, float max, int count, std::vector<TopLogprob>& top, double& log_sum) {
+void Chain::raw_logprobs(std::span<const float> logits, float max, int count, std::vector<TopLogprob>& top,
+                         double& log_sum) {
   log_sum = log_sum_exp(logits, max, scratch_);
   largest(logits, count, ranked_);
   for (const Ranked& entry : ranked_) {
@@ -77,7 +79,8 @@ void Chain::sample(std::span<const float> logits, const History& history, const 
   const bool processed = has_processors(history, params, constraint);
   if (greedy && !processed && !sampled_wanted) {
     if (raw.max == -std::numeric_limits<float>::infinity()) {
-      core::fail(core::ErrorCode::internal, "[sample] every logit is -inf.", "The weights are damaged: check the checkpoint.");
+      core::fail(core::ErrorCode::internal, "[sample] every logit is -inf.",
+                 "The weights are damaged: check the checkpoint.");
     }
     out.id = raw.argmax;
     if (raw_wanted) out.logprob = static_cast<float>(static_cast<double>(raw.max) - log_sum);

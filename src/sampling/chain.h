@@ -1,6 +1,7 @@
 #pragma once
-// From a row of logits to a token: the stages of stages/stages.h in order, then the best candidate (temperature 0) or one drawn by
-// (seed, position). A Chain is working memory: one a thread, any request, nothing carried from one call to the next.
+// From a row of logits to a token: the stages of stages/stages.h in order, then the best candidate (temperature 0) or
+// one drawn by (seed, position). A Chain is working memory: one a thread, any request, nothing carried from one call to
+// the next.
 
 #include <cstdint>
 #include <span>
@@ -34,13 +35,15 @@ class Chain {
  public:
   explicit Chain(int vocab_size);
 
-  // Error(internal) if the row holds NaN or +inf, Error(invalid_config) if the stages leave no token. `logits` is not changed.
+  // Error(internal) if the row holds NaN or +inf, Error(invalid_config) if the stages leave no token. `logits` is not
+  // changed.
   void sample(std::span<const float> logits, const History& history, const SamplingParams& params, Sampled& out,
               Constraint* constraint = nullptr);
 
   RowLogprob logprob_of(std::span<const float> logits, std::int32_t id, int top);
 
-  // The candidates that the last sample() drew from (tests): ids ascending with probabilities; for a greedy request not defined.
+  // The candidates that the last sample() drew from (tests): ids ascending with probabilities; for a greedy request not
+  // defined.
   const Candidates& candidates() const { return candidates_; }
 
  private:

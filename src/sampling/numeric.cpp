@@ -1,4 +1,5 @@
-// Vectorised by the compiler; see numeric.h. -O2 of g++ 12 only vectorises loops whose trip count needs no epilogue, hence the pragma.
+// Vectorised by the compiler; see numeric.h. -O2 of g++ 12 only vectorises loops whose trip count needs no epilogue,
+// hence the pragma.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("O3", "no-trapping-math")
 #endif
@@ -17,9 +18,11 @@ namespace {
 
 constexpr std::size_t kLanes = 16;
 constexpr int kBuckets = 2048;            // of keep_mass
-constexpr float kBucketsPerUnit = 64.0f;  // a bucket is 1/64 nat wide, the last one open: 32 nats are 14 orders of magnitude
+constexpr float kBucketsPerUnit =
+    64.0f;  // a bucket is 1/64 nat wide, the last one open: 32 nats are 14 orders of magnitude
 
-// exp for x <= 0: 2^n * e^r with r in [-ln2/2, ln2/2], a Taylor polynomial of degree 7 for e^r (its error there is below 1e-8).
+// exp for x <= 0: 2^n * e^r with r in [-ln2/2, ln2/2], a Taylor polynomial of degree 7 for e^r (its error there is
+// below 1e-8).
 inline float exp_nonpositive(float x) {
   const float bounded = x > -87.0f ? x : -87.0f;
   const int n = static_cast<int>(bounded * 1.44269504f - 0.5f);
@@ -201,8 +204,8 @@ void keep_mass(std::span<const float> keys, std::span<const float> mass, double 
     const float scaled = keys[i] * kBucketsPerUnit;
     bucket[i] = static_cast<std::int32_t>(scaled < last ? scaled : last);
   }
-  // One histogram finds the bucket in which the target is reached; only that bucket is sorted. Four partial ones, because neighbours that
-  // fall into one bucket would wait for each other.
+  // One histogram finds the bucket in which the target is reached; only that bucket is sorted. Four partial ones,
+  // because neighbours that fall into one bucket would wait for each other.
   constexpr std::size_t parts = 4;
   scratch.bucket_mass.assign(parts * kBuckets, 0.0);
   double* sums = scratch.bucket_mass.data();

@@ -1,6 +1,6 @@
 #pragma once
-// Passes over a row of logits (50k to 260k floats), written so that the compiler vectorises them for the baseline instruction set.
-// Sums run in a fixed order: the same row gives the same bits on every call.
+// Passes over a row of logits (50k to 260k floats), written so that the compiler vectorises them for the baseline
+// instruction set. Sums run in a fixed order: the same row gives the same bits on every call.
 
 #include <cstddef>
 #include <cstdint>
@@ -16,8 +16,8 @@ struct Extremes {
 };
 Extremes extremes(std::span<const float> x);
 
-// out[i] = exp(x[i] - shift), for x[i] <= shift; relative error below 2e-7, 0 below exp(-87). Returns the sum. out may be x.
-// `blocks`, if given, receives the sums of kSumBlock entries each: the total is their sum.
+// out[i] = exp(x[i] - shift), for x[i] <= shift; relative error below 2e-7, 0 below exp(-87). Returns the sum. out may
+// be x. `blocks`, if given, receives the sums of kSumBlock entries each: the total is their sum.
 constexpr std::size_t kSumBlock = 1024;
 double exp_shifted(std::span<const float> x, float shift, std::span<float> out, std::vector<double>* blocks = nullptr);
 
@@ -41,8 +41,9 @@ struct Ranked {
 // The k largest, best first; equals by lower index. k is clipped to the size.
 void largest(std::span<const float> x, int k, std::vector<Ranked>& out);
 
-// Which entries hold `target` of the mass when taken by ascending key (keys >= 0; equal keys by lower index)? An entry is taken while the
-// mass before it is < target; the first always is. keep[i] is set to 1 or 0. `sum` is the total mass.
+// Which entries hold `target` of the mass when taken by ascending key (keys >= 0; equal keys by lower index)? An entry
+// is taken while the mass before it is < target; the first always is. keep[i] is set to 1 or 0. `sum` is the total
+// mass.
 struct MassScratch {
   std::vector<std::int32_t> bucket;  // of each entry
   std::vector<double> bucket_mass;

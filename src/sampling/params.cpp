@@ -10,7 +10,8 @@ namespace {
 
 template <class Value>
 [[noreturn]] void refuse(const char* field, const Value& value, const char* allowed) {
-  core::fail(core::ErrorCode::invalid_config, core::cat("[sampling] ", field, " is ", value, "; allowed: ", allowed, "."));
+  core::fail(core::ErrorCode::invalid_config,
+             core::cat("[sampling] ", field, " is ", value, "; allowed: ", allowed, "."));
 }
 
 void check_id(const char* field, std::int32_t id, int vocab_size) {
@@ -19,12 +20,15 @@ void check_id(const char* field, std::int32_t id, int vocab_size) {
              core::cat("[sampling] ", field, " holds token ", id, "; the vocabulary has ", vocab_size, " tokens."));
 }
 
-bool within(double value, double low, double high) { return value >= low && value <= high; }  // false for NaN
+bool within(double value, double low, double high) {
+  return value >= low && value <= high;
+}  // false for NaN
 
 }  // namespace
 
 void validate(const SamplingParams& params, int vocab_size) {
-  if (params.max_new_tokens < -1) refuse("max_new_tokens", params.max_new_tokens, "0 or more, or -1 for the context's rest");
+  if (params.max_new_tokens < -1)
+    refuse("max_new_tokens", params.max_new_tokens, "0 or more, or -1 for the context's rest");
   if (params.min_new_tokens < 0) refuse("min_new_tokens", params.min_new_tokens, "0 or more");
   if (params.max_new_tokens >= 0 && params.min_new_tokens > params.max_new_tokens) {
     core::fail(core::ErrorCode::invalid_config, core::cat("[sampling] min_new_tokens is ", params.min_new_tokens,
@@ -43,8 +47,10 @@ void validate(const SamplingParams& params, int vocab_size) {
   if (!within(params.repetition_penalty, 1e-3, 1e3)) {
     refuse("repetition_penalty", params.repetition_penalty, "0.001 to 1000; 1 is off");
   }
-  if (!within(params.presence_penalty, -100.0, 100.0)) refuse("presence_penalty", params.presence_penalty, "-100 to 100");
-  if (!within(params.frequency_penalty, -100.0, 100.0)) refuse("frequency_penalty", params.frequency_penalty, "-100 to 100");
+  if (!within(params.presence_penalty, -100.0, 100.0))
+    refuse("presence_penalty", params.presence_penalty, "-100 to 100");
+  if (!within(params.frequency_penalty, -100.0, 100.0))
+    refuse("frequency_penalty", params.frequency_penalty, "-100 to 100");
   if (params.penalty_window < 0) refuse("penalty_window", params.penalty_window, "0 (everything) or more");
   if (params.no_repeat_ngram < 0) refuse("no_repeat_ngram", params.no_repeat_ngram, "0 (off) or more");
   if (params.logprobs < -1) refuse("logprobs", params.logprobs, "0 or more, or -1 for none");

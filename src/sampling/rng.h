@@ -1,6 +1,7 @@
 #pragma once
-// Random numbers as a function of (seed, position): Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
-// No state, so a request draws the same numbers alone, in any batch, after a preemption or a chunked prefill.
+// Random numbers as a function of (seed, position): Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as
+// easy as 1, 2, 3"). No state, so a request draws the same numbers alone, in any batch, after a preemption or a chunked
+// prefill.
 
 #include <array>
 #include <cstdint>

@@ -2,7 +2,9 @@
 
 namespace fastllm::sampling {
 
-float Candidates::max() const { return extremes(logits).max; }
+float Candidates::max() const {
+  return extremes(logits).max;
+}
 
 double Candidates::softmax() {
   probabilities.resize(size());

@@ -5,6 +5,8 @@
 
 namespace fastllm::sampling {
 
-void min_p(Candidates& candidates, float p) { candidates.retain_from(candidates.max() + std::log(p)); }
+void min_p(Candidates& candidates, float p) {
+  candidates.retain_from(candidates.max() + std::log(p));
+}
 
 }  // namespace fastllm::sampling

@@ -1,6 +1,6 @@
-// Repetition penalty (Keskar et al. 2019, CTRL): logits of seen tokens are divided by it when positive, multiplied when negative; prompt and
-// output count. Presence and frequency (OpenAI API): logit -= presence + frequency * count, over output tokens.
-// penalty_window > 0: only the last so many tokens of the text count for either.
+// Repetition penalty (Keskar et al. 2019, CTRL): logits of seen tokens are divided by it when positive, multiplied when
+// negative; prompt and output count. Presence and frequency (OpenAI API): logit -= presence + frequency * count, over
+// output tokens. penalty_window > 0: only the last so many tokens of the text count for either.
 #include <algorithm>
 
 #include "sampling/stages/stages.h"

@@ -5,8 +5,8 @@
 //                                  min_new_tokens, (constraint mask)
 //   warpers, when sampling:        temperature, top_k, top_p, min_p, typical_p
 //
-// Processors see the history and change logits in place. Warpers see the candidates left and drop some; each looks at the distribution
-// renormalised over what its predecessors left, as in transformers.
+// Processors see the history and change logits in place. Warpers see the candidates left and drop some; each looks at
+// the distribution renormalised over what its predecessors left, as in transformers.
 
 #include <cstdint>
 #include <span>

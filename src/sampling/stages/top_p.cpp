@@ -10,7 +10,8 @@ constexpr float kHead = 8.0f;  // nats below the best: e^-8 is a 3000th of its p
 void top_p(Candidates& candidates, float p) {
   const float max = candidates.max();
   const double target = static_cast<double>(p) * candidates.softmax();
-  // Of a large vocabulary the nucleus usually lies within a few nats of the best token. If those reach the target, the rest is out.
+  // Of a large vocabulary the nucleus usually lies within a few nats of the best token. If those reach the target, the
+  // rest is out.
   indices_from(candidates.logits, max - kHead, candidates.picked);
   double head = 0.0;
   for (const std::int32_t entry : candidates.picked) head += candidates.probabilities[static_cast<std::size_t>(entry)];

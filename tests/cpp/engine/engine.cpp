@@ -1,5 +1,5 @@
-// The engine with its step thread: many threads submit, read, cancel and drain; every request gives exactly what it gives alone. Run under
-// ThreadSanitizer and AddressSanitizer too.
+// The engine with its step thread: many threads submit, read, cancel and drain; every request gives exactly what it
+// gives alone. Run under ThreadSanitizer and AddressSanitizer too.
 #include "engine/engine.h"
 
 #include <sys/wait.h>
@@ -36,7 +36,8 @@ std::shared_ptr<const engine::Vocab> letters(int size) {
 }
 
 struct Rig {
-  explicit Rig(HashModelOptions options = {}, EngineConfig config = {}, const std::function<void(HashModel&)>& prepare = {})
+  explicit Rig(HashModelOptions options = {}, EngineConfig config = {},
+               const std::function<void(HashModel&)>& prepare = {})
       : model_options(options), model(std::make_shared<HashModel>(options)) {
     if (prepare) prepare(*model);
     engine = Engine::make(model, letters(options.vocab), config);
@@ -119,7 +120,9 @@ TEST("a crowd through a tiny cache gives the same tokens as each alone") {
   options.rope_max = 30;
   Rig rig(options, config);
   std::vector<RequestPtr> requests;
-  for (int i = 0; i < 60; ++i) requests.push_back(rig.submit(prompt_of(5 + i % 40, i), 24, static_cast<std::uint64_t>(i), i % 2 == 0 ? 0.0f : 1.0f));
+  for (int i = 0; i < 60; ++i)
+    requests.push_back(
+        rig.submit(prompt_of(5 + i % 40, i), 24, static_cast<std::uint64_t>(i), i % 2 == 0 ? 0.0f : 1.0f));
   for (const auto& request : requests) CHECK_EQ(rig.read(request), rig.expected(request, 24));
   const auto stats = rig.engine->stats();
   CHECK(stats.preemptions > 0);
@@ -153,11 +156,13 @@ TEST("threads submit, read, cancel and drop at once; what is read is a prefix of
       for (int i = 0; i < 40; ++i) {
         const int count = 1 + static_cast<int>(random() % 20);
         const int lookahead = static_cast<int>(random() % 4) - 1;
-        const auto request =
-            rig.submit(prompt_of(1 + static_cast<int>(random() % 30), static_cast<int>(random() % 9)), count, random(), random() % 2 == 0 ? 0.0f : 0.8f, lookahead);
+        const auto request = rig.submit(prompt_of(1 + static_cast<int>(random() % 30), static_cast<int>(random() % 9)),
+                                        count, random(), random() % 2 == 0 ? 0.0f : 0.8f, lookahead);
         if (lookahead >= 0) rig.engine->want(request, 1);
         switch (random() % 3) {
-          case 0: CHECK_EQ(rig.read(request), rig.expected(request, count)); break;
+          case 0:
+            CHECK_EQ(rig.read(request), rig.expected(request, count));
+            break;
           case 1: {
             std::this_thread::sleep_for(std::chrono::microseconds(random() % 300));
             rig.engine->cancel(request);
@@ -167,7 +172,8 @@ TEST("threads submit, read, cancel and drop at once; what is read is a prefix of
             CHECK(std::equal(got.begin(), got.end(), all.begin()));
             break;
           }
-          default: rig.engine->abandon(request);
+          default:
+            rig.engine->abandon(request);
         }
       }
     });
@@ -412,6 +418,16 @@ TEST("close: drain finishes what is there, hard cancels it; both join; later cal
   CHECK(rig.engine->hub().finish(*slow)->reason == FinishReason::cancelled);
 }
 
+TEST("rows of a large vocabulary, sampled by several threads: the same tokens") {
+  HashModelOptions options;
+  options.vocab = 60000;
+  Rig rig(options);
+  std::vector<RequestPtr> requests;
+  for (int i = 0; i < 8; ++i)
+    requests.push_back(rig.submit(prompt_of(3 + i, i), 6, static_cast<std::uint64_t>(i), i % 2 == 0 ? 0.0f : 1.0f));
+  for (const auto& request : requests) CHECK_EQ(rig.read(request), rig.expected(request, 6));
+}
+
 TEST("prompt logits and log-probabilities: every position once, equal to the reference, through small chunks") {
   EngineConfig config;
   config.max_running = 2;
@@ -429,7 +445,8 @@ TEST("prompt logits and log-probabilities: every position once, equal to the ref
     CHECK_EQ(static_cast<int>(rig.read(request).size()), count);
     REQUIRE(rig.engine->hub().prompt_ready(*request));
     for (std::size_t p = 0; p < 17; ++p) {
-      const Tokens prefix(request->spec.prompt.begin(), request->spec.prompt.begin() + static_cast<std::ptrdiff_t>(p) + 1);
+      const Tokens prefix(request->spec.prompt.begin(),
+                          request->spec.prompt.begin() + static_cast<std::ptrdiff_t>(p) + 1);
       const auto row = HashModel::reference_logits(rig.model_options, prefix, 17);
       CHECK(std::equal(row.begin(), row.end(), request->logits.get() + p * row.size()));
       if (p + 1 == 17) continue;
@@ -439,7 +456,8 @@ TEST("prompt logits and log-probabilities: every position once, equal to the ref
       const auto& given = request->prompt_logprobs[p + 1];
       CHECK_EQ(given.id, next);
       CHECK_NEAR(given.logprob, static_cast<double>(row[static_cast<std::size_t>(next)]) - std::log(sum), 1e-5);
-      CHECK_EQ(given.rank, 1 + std::ranges::count_if(row, [&](float x) { return x > row[static_cast<std::size_t>(next)]; }));
+      CHECK_EQ(given.rank,
+               1 + std::ranges::count_if(row, [&](float x) { return x > row[static_cast<std::size_t>(next)]; }));
       CHECK_EQ(given.top.size(), 3);
     }
   }

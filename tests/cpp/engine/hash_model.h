@@ -1,6 +1,7 @@
-// A StepModel for tests that notices every scheduling mistake. Each token leaves a 64-bit mark in the paged cache, made of its id, its
-// position and the RoPE length it was run at; the logits of a row are pseudo-random numbers made of all marks of the sequence, read through
-// the block table. A block that is lost, shared wrongly, stale or run at another length changes every later token.
+// A StepModel for tests that notices every scheduling mistake. Each token leaves a 64-bit mark in the paged cache, made
+// of its id, its position and the RoPE length it was run at; the logits of a row are pseudo-random numbers made of all
+// marks of the sequence, read through the block table. A block that is lost, shared wrongly, stale or run at another
+// length changes every later token.
 #pragma once
 
 #include <atomic>
@@ -74,7 +75,8 @@ class HashModel : public engine::StepModel {
 
   static std::uint64_t mark(std::int32_t token, int position, int rope_len, int rope_max) {
     const int length = rope_max > 0 && rope_len > rope_max ? rope_len : 0;
-    return mix(mix(static_cast<std::uint64_t>(token) * 1000003 + static_cast<std::uint64_t>(position)) + static_cast<std::uint64_t>(length));
+    return mix(mix(static_cast<std::uint64_t>(token) * 1000003 + static_cast<std::uint64_t>(position)) +
+               static_cast<std::uint64_t>(length));
   }
   static float logit(std::uint64_t state, int token) {
     return static_cast<float>(mix(state + static_cast<std::uint64_t>(token)) >> 40) * 0x1.0p-24f * 8.0f;
@@ -140,7 +142,7 @@ class HashModel : public engine::StepModel {
 
   std::atomic<int> steps{0};
   std::function<void()> before_step;  // set before the engine starts
-  std::int32_t poison_token = -1;     // the row after this token holds NaN
+  std::int32_t poison_token = -1;  // the row after this token holds NaN
 
  private:
   HashModelOptions options_;

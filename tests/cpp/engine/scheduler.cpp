@@ -1,5 +1,5 @@
-// The scheduler without model or threads: each rule alone, then random sequences of everything at once. The "model" is hash_model.h's marks,
-// so wrong blocks show up as wrong tokens.
+// The scheduler without model or threads: each rule alone, then random sequences of everything at once. The "model" is
+// hash_model.h's marks, so wrong blocks show up as wrong tokens.
 #include "engine/scheduler.h"
 
 #include <memory>

@@ -15,7 +15,8 @@ using Tokens = std::vector<std::int32_t>;
 
 namespace {
 
-// Runs a prompt through the cache as a sequence would: reuse, acquire the rest, publish full blocks. Returns what it holds.
+// Runs a prompt through the cache as a sequence would: reuse, acquire the rest, publish full blocks. Returns what it
+// holds.
 struct Holder {
   Tokens tokens;
   std::vector<int> blocks;
