@@ -1,13 +1,22 @@
 #include "engine/runner.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "core/error.h"
 
 namespace fastllm::engine {
 
 namespace {
-std::size_t at(int index) { return static_cast<std::size_t>(index); }
+std::size_t at(int index) {
+  return static_cast<std::size_t>(index);
+}
+
+// The longest, rounded up to a power of two of at least 256: devices size and record launches by it.
+int longest_rounded(std::span<const std::int32_t> lengths) {
+  const std::int32_t longest = lengths.empty() ? 0 : *std::ranges::max_element(lengths);
+  return static_cast<int>(std::bit_ceil(static_cast<std::uint32_t>(std::max(longest, std::int32_t{256}))));
+}
 }  // namespace
 
 std::size_t kv_bytes_per_token(const StepModel& model) {
@@ -62,7 +71,8 @@ std::span<float> Runner::run(std::span<const Work> work) {
       token_ids_[t] = sequence.tokens[at(position)];
       positions_[t] = position;
       sequence_of_[t] = static_cast<std::int32_t>(s);
-      slots_[t] = std::int64_t{sequence.blocks[at(position / block_tokens_)]} * block_tokens_ + position % block_tokens_;
+      slots_[t] =
+          std::int64_t{sequence.blocks[at(position / block_tokens_)]} * block_tokens_ + position % block_tokens_;
       if (position >= piece.first_row) selected_rows_[at(rows++)] = tokens;
     }
   }
@@ -72,6 +82,7 @@ std::span<float> Runner::run(std::span<const Work> work) {
   step.tokens = tokens;
   step.sequences = static_cast<int>(work.size());
   step.rows = rows;
+  step.max_kv_len = longest_rounded(std::span(kv_len_).first(work.size()));
   step.max_blocks = max_blocks_;
   step.block_tokens = block_tokens_;
   step.token_ids = token_ids_.data();

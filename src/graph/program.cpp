@@ -21,7 +21,9 @@ using core::Shape;
 using core::Tensor;
 using device::View;
 
-std::size_t index(int id) { return static_cast<std::size_t>(id); }
+std::size_t index(int id) {
+  return static_cast<std::size_t>(id);
+}
 
 // The inputs of a node in the order infer() and run_eager() take them.
 std::vector<int> recorded_inputs(const Node& node) {
@@ -94,7 +96,8 @@ DType cache_dtype(const Graph& graph, const std::string& name) {
   const bool known = named && (*named == DType::f32 || *named == DType::f16 || *named == DType::bf16);
   if (known) return *named;
   if (name == "auto") return DType::f32;
-  fail(ErrorCode::invalid_config, cat("[program] kv_dtype is '", name, "'."), "Use auto, float32, float16 or bfloat16.");
+  fail(ErrorCode::invalid_config, cat("[program] kv_dtype is '", name, "'."),
+       "Use auto, float32, float16 or bfloat16.");
 }
 
 // Constants on the device, in the form its kernels read: norm weights as float32 (exact, and small), rows contiguous.
@@ -102,7 +105,8 @@ void place_constants(Graph& graph, device::Backend& backend) {
   std::set<int> norm_weights;
   std::set<int> others;
   for (const Node& node : graph.nodes) {
-    const bool norm = node_as<device::RmsNorm>(node) || node_as<device::LayerNorm>(node) || node_as<device::AddRmsNorm>(node);
+    const bool norm =
+        node_as<device::RmsNorm>(node) || node_as<device::LayerNorm>(node) || node_as<device::AddRmsNorm>(node);
     for (int id : node.inputs) (norm ? norm_weights : others).insert(id);
     for (const Part& part : node.parts) others.insert({part.weight, part.bias});
   }
@@ -126,8 +130,11 @@ void place_constants(Graph& graph, device::Backend& backend) {
 
 Program::Program(const Graph& graph, std::shared_ptr<device::Backend> backend, const ProgramOptions& options)
     : backend_(std::move(backend)), graph_(graph), context_length_(options.context_length) {
-  if (graph_.output < 0) fail(ErrorCode::invalid_request, "[program] the graph has no output.", "Call set_output with the logits.");
-  if (context_length_ < 1) fail(ErrorCode::invalid_config, cat("[program] context_length is ", context_length_, "."), "Use a positive number.");
+  if (graph_.output < 0)
+    fail(ErrorCode::invalid_request, "[program] the graph has no output.", "Call set_output with the logits.");
+  if (context_length_ < 1)
+    fail(ErrorCode::invalid_config, cat("[program] context_length is ", context_length_, "."),
+         "Use a positive number.");
   lower(options);
   describe(options);
   pack_weights();
@@ -179,22 +186,29 @@ void Program::describe(const ProgramOptions& options) {
       if (!fresh) entry->second = entry->second && attention->window ? std::max(entry->second, attention->window) : 0;
     }
     if (const auto* rope = node_as<device::Rope>(node); rope && rope->length != device::RopeLength::fixed)
-      rope_original_max_ = rope_original_max_ ? std::min(rope_original_max_, rope->original_max) : std::max(rope->original_max, 1);
+      rope_original_max_ =
+          rope_original_max_ ? std::min(rope_original_max_, rope->original_max) : std::max(rope->original_max, 1);
     if (node_as<device::Embedding>(node)) {
       const Value& ids = graph_.values[index(node.inputs[0])];
       const std::int64_t rows = graph_.values[index(node.inputs[1])].type.shape[0];
       if (ids.kind == ValueKind::token_ids && rows < vocab_size_)
-        fail(ErrorCode::shape_error, cat("[program] the vocabulary has ", vocab_size_, " tokens but the embedding '", node.name, "' has ", rows, " rows."),
+        fail(ErrorCode::shape_error,
+             cat("[program] the vocabulary has ", vocab_size_, " tokens but the embedding '", node.name, "' has ", rows,
+                 " rows."),
              "Is this the right checkpoint?");
       if (ids.kind == ValueKind::positions && rows < context_length_)
-        fail(ErrorCode::shape_error, cat("[program] context_length is ", context_length_, " but the position table '", node.name, "' has ", rows, " rows."),
+        fail(ErrorCode::shape_error,
+             cat("[program] context_length is ", context_length_, " but the position table '", node.name, "' has ",
+                 rows, " rows."),
              "Use a shorter context.");
     }
   }
   for (const auto& [layer, shape] : written) {
     if (layer != static_cast<int>(kv_layers_.size()))
-      fail(ErrorCode::invalid_request, cat("[program] attention layers must be numbered 0, 1, 2 ...: ", kv_layers_.size(), " is missing, ", layer, " is there."));
-    kv_layers_.push_back({shape.kv_heads, shape.head_dim, shape.v_head_dim, windows.contains(layer) ? windows[layer] : 0, dtype});
+      fail(ErrorCode::invalid_request, cat("[program] attention layers must be numbered 0, 1, 2 ...: ",
+                                           kv_layers_.size(), " is missing, ", layer, " is there."));
+    kv_layers_.push_back(
+        {shape.kv_heads, shape.head_dim, shape.v_head_dim, windows.contains(layer) ? windows[layer] : 0, dtype});
   }
 }
 
@@ -202,8 +216,24 @@ void Program::pack_weights() {
   std::set<std::pair<const core::Storage*, std::int64_t>> counted;  // one weight may have two names
   const auto count = [&](int id) {
     const Value& value = graph_.values[index(id)];
-    if (value.kind == ValueKind::constant && counted.emplace(value.constant.storage().get(), value.constant.offset_bytes()).second)
+    if (value.kind == ValueKind::constant &&
+        counted.emplace(value.constant.storage().get(), value.constant.offset_bytes()).second)
       weight_bytes_ += value.constant.nbytes();
+  };
+  // Where packing copies, the original goes as soon as its last user is packed, so that two copies of a model never
+  // have to fit. Host memory is the mapped file and stays.
+  std::map<int, int> users;
+  for (const Node& node : graph_.nodes) {
+    for (int id : node.inputs) ++users[id];
+    for (const Part& part : node.parts) {
+      ++users[part.weight];
+      ++users[part.bias];
+    }
+  }
+  const auto release = [&](const Part& part) {
+    for (int id : {part.weight, part.bias})
+      if (--users[id] == 0 && id >= 0 && !graph_.values[index(id)].constant.place().host)
+        graph_.values[index(id)].constant = Tensor();
   };
   for (const Node& node : graph_.nodes) {
     for (int id : node.inputs) count(id);
@@ -211,20 +241,23 @@ void Program::pack_weights() {
     for (const Part& part : node.parts) {
       count(part.weight);
       if (part.bias >= 0) count(part.bias);
-      parts.push_back({graph_.values[index(part.weight)].constant, part.bias >= 0 ? graph_.values[index(part.bias)].constant : Tensor()});
+      parts.push_back({graph_.values[index(part.weight)].constant,
+                       part.bias >= 0 ? graph_.values[index(part.bias)].constant : Tensor()});
     }
     try {
       packed_.push_back(parts.empty() ? nullptr : backend_->pack_linear(parts));
+      for (const Part& part : node.parts) release(part);
     } catch (const core::Error& error) {
-      throw core::Error(error.code(), error.what(), error.hint() + (error.hint().empty() ? "" : " ") + "At node '" + node.name + "'.");
+      throw core::Error(error.code(), error.what(),
+                        error.hint() + (error.hint().empty() ? "" : " ") + "At node '" + node.name + "'.");
     }
   }
 }
 
 void Program::reserve(const engine::StepLimits& limits) {
   if (limits.max_tokens < 1 || limits.max_rows < 1 || limits.max_sequences < 1)
-    fail(ErrorCode::invalid_config, cat("[program] a step of ", limits.max_tokens, " tokens, ", limits.max_rows, " rows, ", limits.max_sequences,
-                                        " sequences: all must be positive."));
+    fail(ErrorCode::invalid_config, cat("[program] a step of ", limits.max_tokens, " tokens, ", limits.max_rows,
+                                        " rows, ", limits.max_sequences, " sequences: all must be positive."));
   limits_ = {std::max(limits.max_tokens, limits_.max_tokens), std::max(limits.max_rows, limits_.max_rows),
              std::max(limits.max_sequences, limits_.max_sequences)};
   plan_ = make_plan(graph_, limits_);
@@ -249,8 +282,10 @@ void Program::build_instructions() {
       view = view_of(value.constant);
     } else if (value.kind == ValueKind::node) {
       const Location& at = plan_.locations[index(id)];
-      const std::size_t offset = plan_.buffers[index(at.buffer)].offset + static_cast<std::size_t>(at.offset) * core::dtype_size(value.type.dtype);
-      view.data = arena_->data() ? static_cast<char*>(arena_->data()) + offset : nullptr;  // the null device has no memory
+      const std::size_t offset = plan_.buffers[index(at.buffer)].offset +
+                                 static_cast<std::size_t>(at.offset) * core::dtype_size(value.type.dtype);
+      view.data =
+          arena_->data() ? static_cast<char*>(arena_->data()) + offset : nullptr;  // the null device has no memory
       view.stride = at.strides;
     }
     views_.push_back(view);
@@ -276,16 +311,23 @@ void Program::build_instructions() {
     instruction.by_rows = !node.outputs.empty() && graph_.values[index(node.outputs[0])].type.lead == Lead::rows;
     instructions_.push_back(instruction);
   }
-  if (!arena_->place().host || !arena_->data())
-    host_logits_.assign(static_cast<std::size_t>(limits_.max_rows) * static_cast<std::size_t>(vocab_size_), 0.0f);
+  if (!arena_->place().host || !arena_->data()) {
+    const std::size_t count = static_cast<std::size_t>(limits_.max_rows) * static_cast<std::size_t>(vocab_size_);
+    host_logits_ = backend_->allocate_host(count * sizeof(float));
+    std::fill_n(static_cast<float*>(host_logits_->data()), count, 0.0f);
+  }
+  replays_.clear();  // they hold addresses of the old arena
 }
 
 std::span<float> Program::run(const device::StepView& host_step) {
-  if (host_step.tokens > limits_.max_tokens || host_step.rows > limits_.max_rows || host_step.sequences > limits_.max_sequences)
-    fail(ErrorCode::internal, cat("[program] a step of ", host_step.tokens, " tokens, ", host_step.rows, " rows, ", host_step.sequences,
-                                  " sequences, but reserved were ", limits_.max_tokens, ", ", limits_.max_rows, ", ", limits_.max_sequences, "."));
+  if (host_step.tokens > limits_.max_tokens || host_step.rows > limits_.max_rows ||
+      host_step.sequences > limits_.max_sequences)
+    fail(ErrorCode::internal, cat("[program] a step of ", host_step.tokens, " tokens, ", host_step.rows, " rows, ",
+                                  host_step.sequences, " sequences, but reserved were ", limits_.max_tokens, ", ",
+                                  limits_.max_rows, ", ", limits_.max_sequences, "."));
   if (host_step.kv.size() != kv_layers_.size())
-    fail(ErrorCode::internal, cat("[program] the step brings the caches of ", host_step.kv.size(), " layers, but the model has ", kv_layers_.size(), "."));
+    fail(ErrorCode::internal, cat("[program] the step brings the caches of ", host_step.kv.size(),
+                                  " layers, but the model has ", kv_layers_.size(), "."));
   if (host_step.tokens == 0) return {};
   const std::lock_guard lock(backend_->mutex());
   const device::StepView step = backend_->stage(host_step);
@@ -294,20 +336,47 @@ std::span<float> Program::run(const device::StepView& host_step) {
   // Views are not const-correct: kernels only read their inputs.
   for (View* view : id_views_) view->data = const_cast<std::int32_t*>(step.token_ids);
   for (View* view : position_views_) view->data = const_cast<std::int32_t*>(step.positions);
+  if (!replay(step)) run_instructions(step);
+  const std::size_t count = static_cast<std::size_t>(step.rows) * static_cast<std::size_t>(vocab_size_);
+  if (!host_logits_) {
+    backend_->synchronize();
+    return {const_cast<float*>(logits_), count};
+  }
+  auto* logits = static_cast<float*>(host_logits_->data());
+  if (logits_) backend_->copy_out(logits, logits_, count * sizeof(float));
+  backend_->synchronize();
+  return {logits, count};
+}
+
+void Program::run_instructions(const device::StepView& step) {
   for (const Instruction& instruction : instructions_) {
     if (instruction.by_rows && step.rows == 0) continue;
     backend_->run({*instruction.op, instruction.in, instruction.out, instruction.linear}, &step);
   }
-  const std::size_t count = static_cast<std::size_t>(step.rows) * static_cast<std::size_t>(vocab_size_);
-  if (host_logits_.empty()) {
-    backend_->synchronize();
-    return {const_cast<float*>(logits_), count};
-  }
-  if (logits_) backend_->copy_out(host_logits_.data(), logits_, count * sizeof(float));
-  backend_->synchronize();
-  return {host_logits_.data(), count};
 }
 
-std::string Program::dump() const { return graph_.dump() + (arena_ ? plan_text(graph_, plan_) : ""); }
+// Decode steps of one shape repeat thousands of times: from the third on they are one launch.
+bool Program::replay(const device::StepView& step) {
+  if (!backend_->can_record() || step.tokens != step.sequences || step.rows != step.tokens) return false;
+  Replay& entry = replays_[{step.tokens, step.max_kv_len, step.max_blocks, step.kv.empty() ? nullptr : step.kv[0].k}];
+  if (entry.recording && entry.recording->replay()) return true;
+  if (!entry.warm || entry.recording) {  // a run of its own first: it allocates what the ops need
+    entry = {nullptr, true};
+    return false;
+  }
+  backend_->begin_recording();
+  try {
+    run_instructions(step);
+  } catch (...) {
+    backend_->end_recording();
+    throw;
+  }
+  entry.recording = backend_->end_recording();
+  return entry.recording->replay();
+}
+
+std::string Program::dump() const {
+  return graph_.dump() + (arena_ ? plan_text(graph_, plan_) : "");
+}
 
 }  // namespace fastllm::graph

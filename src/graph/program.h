@@ -1,10 +1,12 @@
 #pragma once
-// A compiled graph: constants folded and placed on the device, passes run, weights packed, memory planned. What the engine runs.
-// Immutable but for reserve(); used by one thread at a time.
+// A compiled graph: constants folded and placed on the device, passes run, weights packed, memory planned. What the
+// engine runs. Immutable but for reserve(); used by one thread at a time.
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "device/backend.h"
@@ -22,8 +24,8 @@ struct ProgramOptions {
 
 class Program final : public engine::StepModel {
  public:
-  // Copies the graph. Error(invalid_request) when it has no output, (shape_error) when a table is too small for the vocabulary or the
-  // context, (dtype_error) for weights the device cannot read.
+  // Copies the graph. Error(invalid_request) when it has no output, (shape_error) when a table is too small for the
+  // vocabulary or the context, (dtype_error) for weights the device cannot read.
   Program(const Graph& graph, std::shared_ptr<device::Backend> backend, const ProgramOptions& options);
 
   int vocab_size() const override { return vocab_size_; }
@@ -53,6 +55,8 @@ class Program final : public engine::StepModel {
   void describe(const ProgramOptions& options);  // cache layers, vocabulary, checks of tables
   void pack_weights();
   void build_instructions();
+  void run_instructions(const device::StepView& step);
+  bool replay(const device::StepView& step);  // false: nothing ran
 
   std::shared_ptr<device::Backend> backend_;
   Graph graph_;
@@ -73,7 +77,13 @@ class Program final : public engine::StepModel {
   std::vector<device::View*> id_views_;  // those that point into the step
   std::vector<device::View*> position_views_;
   const float* logits_ = nullptr;
-  std::vector<float> host_logits_;  // where the device's memory is not the host's
+  std::shared_ptr<core::Storage> host_logits_;  // where the device's memory is not the host's
+
+  struct Replay {
+    std::unique_ptr<device::Recording> recording;
+    bool warm = false;  // has run once
+  };
+  std::map<std::tuple<int, int, int, const void*>, Replay> replays_;  // by tokens, max_kv_len, max_blocks, cache
 };
 
 }  // namespace fastllm::graph
