@@ -77,18 +77,16 @@ class Port:
         self.loop.post(self.drain)
 
     def drain(self) -> None:
-        """Runs on the loop: tells every reader with news, each once."""
+        """Runs on the loop: tells every reader with news."""
         self.posted = False
-        seen: set[int] = set()
         while True:
             try:
                 mailbox = self._news.popleft()
             except IndexError:
                 return
-            if mailbox.tag not in seen:
-                seen.add(mailbox.tag)
-                for listener in tuple(mailbox.listeners):
-                    listener()
+            # A request that comes twice is told twice: its second news may have come after the first was told.
+            for listener in tuple(mailbox.listeners):
+                listener()
 
     def overdue(self, now: float) -> bool:
         """Whether a posted drain has not run for a while."""
