@@ -185,3 +185,32 @@ def test_collecting_the_model_ends_its_threads(make_model: Make) -> None:
         time.sleep(0.01)
     assert native_threads() <= before
     assert names().count("fastllm-delivery") == named
+
+
+def test_news_that_come_while_news_are_told_are_told_too() -> None:
+    """The delivery thread may queue a request's second news at any moment of the loop's drain, however small."""
+    from fastllm._delivery import Mailbox, Port
+
+    class Never:
+        """A loop that is posted to and runs nothing by itself."""
+
+        posts = 0
+
+        def post(self, callback: Callable[[], object]) -> None:
+            self.posts += 1
+
+    port, mailbox, told = Port(Never()), Mailbox(1), []  # type: ignore[arg-type]
+
+    def listener() -> None:
+        told.append(len(told))
+        if len(told) == 1:
+            port.add(mailbox)  # as the other thread would, just then
+
+    mailbox.listeners.append(listener)
+    assert port.add(mailbox), "the loop must be woken"
+    assert not port.add(mailbox), "once"
+    port.drain()
+    assert len(told) == 3
+    port.drain()
+    assert len(told) == 3
+    assert port.add(mailbox), "woken again after a drain"
