@@ -56,8 +56,9 @@ def run_demo(arguments: list[str]) -> int:
 
 def _ctest(folder: Path, *arguments: str) -> bool:
     say(f"C++ tests in {folder.relative_to(ROOT)}")
+    # One at a time: they use all cores themselves, and some measure how well.
     ctest = ROOT / ".venv-build" / "bin" / "ctest"
-    command = [str(ctest), "--test-dir", str(folder), "--output-on-failure", "-j", str(steps.jobs()), *arguments]
+    command = [str(ctest), "--test-dir", str(folder), "--output-on-failure", *arguments]
     return subprocess.run([*command, "--no-tests=error"], check=False).returncode == 0
 
 
