@@ -84,6 +84,10 @@ def run_tests(arguments: list[str], *, everything: bool = False) -> int:
     compiler = _checked_compiler()
     folder, why_no_parity = _test_environment(compiler=compiler)
     passed = {"C++ tests": _ctest(steps.wheel_build_folder())}
+    if (cuda := steps.cuda_build(compiler)) is not None:
+        passed["CUDA: compiled, linked, tested if there is a GPU"] = _ctest(cuda, "-R", "^cuda/", "--verbose")
+    else:
+        print("\n!!! THE CUDA SOURCES WERE NOT COMPILED: there is no nvcc here.", flush=True)
     if everything:
         passed["C++ tests, ASan and UBSan"] = _ctest(steps.sanitized_build(compiler, "address,undefined"))
         passed["C++ tests, TSan"] = _ctest(steps.sanitized_build(compiler, "thread"), "-L", SANITIZED_BY_TSAN)
@@ -151,7 +155,7 @@ def run_bench(arguments: list[str]) -> int:
         if why_not:
             print(f"!!! transformers is left out of the comparison: {why_not}.")
         try:
-            steps.pip(folder, "install", "llama-cpp-python>=0.3")
+            steps.pip(folder, "install", "llama-cpp-python>=0.3", "gguf>=0.10")
         except StepError as error:
             print(f"!!! llama.cpp is left out of the comparison: {error}")
     say("benchmarks")

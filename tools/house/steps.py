@@ -185,6 +185,31 @@ def sanitized_build(compiler: str, sanitize: str) -> Path:
     return folder
 
 
+def cuda_build(compiler: str) -> Path | None:
+    """Compile and link the CUDA backend and its tests for one architecture, without Python.
+
+    Returns:
+        The build folder, or None on a machine without nvcc.
+    """
+    nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc")
+    if not nvcc:
+        return None
+    tools = build_environment()
+    folder = ROOT / "build" / "cuda"
+    say(f"compiling the CUDA backend for one architecture with {nvcc}")
+    env = _compiler_environment(tools, compiler) | {"CUDACXX": nvcc, "CUDAHOSTCXX": compiler}
+    run(
+        [
+            tools / "bin" / "cmake",
+            *("-S", ROOT, "-B", folder, "-DFASTLLM_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=90a-real"),
+            *("-DFASTLLM_PYTHON=OFF", "-DFASTLLM_TESTS=ON"),
+        ],
+        env=env,
+    )
+    run([tools / "bin" / "cmake", "--build", folder, "--target", "test_cuda_ops"], env=env)
+    return folder
+
+
 def install_wheel(name: str, built: Path, extras: str = "") -> tuple[Path, bool]:
     """An environment that holds the wheel and nothing of the working tree.
 
@@ -193,7 +218,8 @@ def install_wheel(name: str, built: Path, extras: str = "") -> tuple[Path, bool]
     Returns:
         The environment, and whether its dependencies were installed afresh.
     """
-    key = stamps.digest(["pyproject.toml"], extras)
+    requirements = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("\n[tool.")[0]
+    key = stamps.digest([], requirements, extras)
     folder, ready = environment(name, key)
     content = stamps.digest([str(built.relative_to(ROOT))])
     if ready and stamps.read(f"wheel{name}").get("content") == content:
