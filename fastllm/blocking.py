@@ -84,7 +84,8 @@ class BlockingStream(RequestHandle):
         try:
             self._ask()
             while not self._is_ready():
-                self._request.wait(_SLICE_S)
+                if self._request.wait(_SLICE_S) and self._cut:
+                    self._ahead.extend(self._request.take())  # or wait() would return at once from now on
             token = self._pop()
         except errors.FastLLMError:
             raise

@@ -206,7 +206,9 @@ class RequestHandle:
 
     def _is_ready(self) -> bool:
         """Whether the next read need not wait: a token is there, or the end."""
-        return bool(self._echo or self._cut or self._ahead or self._request.unread or self._ended_as() is not None)
+        if self._cut:
+            return self._ended_as() is not None  # within a step: then how it ended can be told
+        return bool(self._echo or self._ahead or self._request.unread or self._ended_as() is not None)
 
     def _ask(self) -> None:
         """Lets the engine run on: the reader wants one token more."""

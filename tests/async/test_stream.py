@@ -305,6 +305,7 @@ async def test_cancel_ends_the_iteration_and_keeps_what_was_read(slow_model: Mod
         if count == 5:
             stream.cancel()
     assert count == 5
+    assert stream.finish_reason == "cancelled", "known when the loop is left"
     assert stream.text == expected("a", 5)
     completion = await stream.result()
     assert completion.finish_reason == "cancelled"
