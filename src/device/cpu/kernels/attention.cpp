@@ -21,6 +21,7 @@ namespace {
 constexpr std::int64_t kTile = 64;  // positions; part of the numerical result
 constexpr std::int64_t kSpan = 8 * kTile;  // positions; part of the numerical result
 constexpr std::int64_t kRows = 48;  // query rows of an item, unless one token's group has more
+constexpr std::int64_t kStreamRows = 16;  // up to here an item is bound by memory and asks for tiles ahead
 constexpr float kNothing = -__builtin_inff();
 
 std::int64_t group_of(const AttentionArgs& args) {
@@ -156,16 +157,41 @@ struct Rows {
   }
 };
 
-template <class C>
-void prefetch_rows(const Rows<C>& rows, std::int64_t begin, std::int64_t end) {
-  for (std::int64_t p = begin; p < end;) {
-    const std::int64_t run = rows.run(p, end - p);
-    const char* from = reinterpret_cast<const char*>(rows.at(p));
-    const std::int64_t bytes = run * rows.dim * static_cast<std::int64_t>(sizeof(C));
-    for (std::int64_t i = 0; i < bytes; i += 64) prefetch(from + i);
-    p += run;
+// Asks for the next tile's keys and values a few cache lines at a time, between the products of the current one: all at
+// once they would only queue up in front of it.
+class Ahead {
+ public:
+  template <class C>
+  void add(const Rows<C>& rows, std::int64_t begin, std::int64_t end) {
+    for (std::int64_t p = begin; p < end;) {
+      const std::int64_t run = rows.run(p, end - p);
+      from_[runs_] = reinterpret_cast<const char*>(rows.at(p));
+      bytes_[runs_] = run * rows.dim * static_cast<std::int64_t>(sizeof(C));
+      lines_ += (bytes_[runs_] + 63) / 64;
+      ++runs_;
+      p += run;
+    }
   }
-}
+  std::int64_t lines() const { return lines_; }
+  void ask(std::int64_t lines) {
+    while (lines-- > 0 && run_ < runs_) {
+      prefetch_l2(from_[run_] + at_);
+      at_ += 64;
+      if (at_ >= bytes_[run_]) {
+        at_ = 0;
+        ++run_;
+      }
+    }
+  }
+
+ private:
+  const char* from_[2 * kTile];
+  std::int64_t bytes_[2 * kTile];
+  int runs_ = 0;
+  int run_ = 0;
+  std::int64_t at_ = 0;
+  std::int64_t lines_ = 0;
+};
 
 // Calls f(matrix, stride, first, count) for pieces of the tile's positions [begin, end): straight from the cache, or
 // widened.
@@ -309,11 +335,18 @@ void walk_span(const AttentionArgs& args, const Item& item, std::int64_t span, W
   for (std::int64_t tile = std::max(span, item.first / kTile * kTile); tile < end; tile += kTile) {
     const std::int64_t begin = std::max(tile, item.first);  // positions that some row sees
     const std::int64_t stop = std::min(tile + kTile, end);
-    prefetch_rows(values, begin, stop);
+    Ahead ahead;
+    if (rows <= kStreamRows && tile + kTile < item.end) {
+      const std::int64_t next_end = std::min(tile + 2 * kTile, item.end);
+      ahead.add(keys, tile + kTile, next_end);
+      ahead.add(values, tile + kTile, next_end);
+    }
+    const std::int64_t share = (ahead.lines() + kTile / kTileN - 1) / (kTile / kTileN);
     std::fill_n(work.scores, rows * kTile, 0.0f);
     for_pieces(keys, begin, stop, widened, work.k, [&](const auto* k, std::int64_t first, std::int64_t count) {
       for (std::int64_t j = 0; j < count; j += kTileN) {
         const int columns = static_cast<int>(std::min<std::int64_t>(kTileN, count - j));
+        ahead.ask(share);
         for (std::int64_t i = 0; i < rows;) {
           const int some = next_rows(rows - i);
           dot_columns<false>(some, columns, work.q + i * dim, dim, k + j * dim, dim, dim,
@@ -322,7 +355,6 @@ void walk_span(const AttentionArgs& args, const Item& item, std::int64_t span, W
         }
       }
     });
-    if (stop < end) prefetch_rows(keys, stop, std::min(stop + kTile, end));
     for (std::int64_t r = 0; r < rows; ++r) {
       const std::int64_t position = step.positions[item.token + r / group];
       soften(args, work, r, std::max<std::int64_t>(0, first_seen(args, position) - tile),

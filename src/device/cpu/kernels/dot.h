@@ -54,9 +54,7 @@ FASTLLM_INLINE void dot_tile(const float* x, std::int64_t x_stride, const W* w, 
     float* to = sums + i * sums_stride;
     if constexpr (NR % 4 == 0) {
       FASTLLM_UNROLL for (int j = 0; j < NR; j += 4) {
-        float four[4];
-        reduce_add4(acc[i][j], acc[i][j + 1], acc[i][j + 2], acc[i][j + 3], four);
-        FASTLLM_UNROLL for (int l = 0; l < 4; ++l) to[j + l] += four[l];
+        add_sums4(acc[i][j], acc[i][j + 1], acc[i][j + 2], acc[i][j + 3], to + j);
       }
     } else {
       FASTLLM_UNROLL for (int j = 0; j < NR; ++j) to[j] += reduce_add(acc[i][j]);

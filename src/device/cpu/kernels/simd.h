@@ -4,7 +4,7 @@
 //
 // `Vec` holds kLanes floats. Narrow weights are read as Half16 and Brain16 (their bits) and widened on the way. fma(a,
 // b, c) is a * b + c, fused except on plain SSE2. vmax(a, b) and vmin(a, b) give b when either is NaN. reduce_add has
-// one fixed tree per set: first halves are added until four lanes are left, then (s0 + s1) + (s2 + s3); reduce_add4 is
+// one fixed tree per set: first halves are added until four lanes are left, then (s0 + s1) + (s2 + s3); add_sums4 is
 // four of them with the same tree.
 
 #include <cstdint>

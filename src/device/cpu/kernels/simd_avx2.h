@@ -112,10 +112,11 @@ static inline float reduce_add(Vec v) {
   const __m128 pairs = _mm_add_ps(s, _mm_movehdup_ps(s));
   return _mm_cvtss_f32(_mm_add_ss(pairs, _mm_movehl_ps(pairs, pairs)));
 }
-static inline void reduce_add4(Vec a, Vec b, Vec c, Vec d, float* to) {
+// to[0..3] += the sums of a, b, c, d.
+static inline void add_sums4(Vec a, Vec b, Vec c, Vec d, float* to) {
   const __m128 ab = _mm_hadd_ps(fold(a.r), fold(b.r));
   const __m128 cd = _mm_hadd_ps(fold(c.r), fold(d.r));
-  _mm_storeu_ps(to, _mm_hadd_ps(ab, cd));
+  _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), _mm_hadd_ps(ab, cd)));
 }
 static inline float reduce_max(Vec v) {
   __m128 m = _mm_max_ps(_mm256_castps256_ps128(v.r), _mm256_extractf128_ps(v.r, 1));

@@ -164,11 +164,12 @@ static inline Vec scale_by_power(Vec p, Vec shifted) {
 static inline float reduce_add(Vec v) {
   return (v.r[0] + v.r[1]) + (v.r[2] + v.r[3]);
 }
-static inline void reduce_add4(Vec a, Vec b, Vec c, Vec d, float* to) {
-  to[0] = reduce_add(a);
-  to[1] = reduce_add(b);
-  to[2] = reduce_add(c);
-  to[3] = reduce_add(d);
+// to[0..3] += the sums of a, b, c, d.
+static inline void add_sums4(Vec a, Vec b, Vec c, Vec d, float* to) {
+  to[0] += reduce_add(a);
+  to[1] += reduce_add(b);
+  to[2] += reduce_add(c);
+  to[3] += reduce_add(d);
 }
 static inline float reduce_max(Vec v) {
   const float a = v.r[0] > v.r[1] ? v.r[0] : v.r[1];
