@@ -7,10 +7,12 @@ working tree by accident: the folder that holds `fastllm/` is not on the path.
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.metadata
 import importlib.util
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -117,6 +119,21 @@ def blocking_calls_fail() -> Iterator[None]:
 def blocking_detector() -> Callable[[], AbstractContextManager[None]]:
     """The detector of blocking calls, for a part of a test: `with blocking_detector(): ...`."""
     return no_blocking_calls
+
+
+# --- the right package --------------------------------------------------------------------------------------------
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Leave a checkout that is not what is tested: `python -c` in a test's child would import its fastllm/ instead."""
+    here = Path.cwd()
+    spec = importlib.util.find_spec("fastllm")
+    origin = Path(spec.origin) if spec is not None and spec.origin is not None else here
+    if (here / "fastllm" / "__init__.py").is_file() and origin.parent != here / "fastllm":
+        folder = tempfile.TemporaryDirectory(prefix="fastllm-tests-")
+        session.config.add_cleanup(folder.cleanup)
+        session.config.add_cleanup(functools.partial(os.chdir, here))
+        os.chdir(folder.name)
 
 
 # --- reports ------------------------------------------------------------------------------------------------------
