@@ -10,13 +10,7 @@ PYBIND11_MODULE(_core, m) {
   fastllm::bind::bind_tensor(m);
   fastllm::bind::bind_op(m);
   fastllm::bind::bind_graph(m);
-#if __has_include("bind/vocab.cpp")
   fastllm::bind::bind_vocab(m);
-#endif
-#if __has_include("bind/request.cpp")
   fastllm::bind::bind_request(m);
-#endif
-#if __has_include("bind/engine.cpp")
   fastllm::bind::bind_engine(m);
-#endif
 }

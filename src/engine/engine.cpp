@@ -86,6 +86,13 @@ Engine::Engine(std::shared_ptr<StepModel> model, std::shared_ptr<const Vocab> vo
     : model_(std::move(model)), vocab_(std::move(vocab)), config_(config), fork_generation_(fork_counter().load()) {
   watch_forks();
   check_config(config_);
+  if (const auto& backend = model_->backend();
+      config_.deterministic && backend && backend->info().name.starts_with("cuda")) {
+    core::fail(core::ErrorCode::invalid_config,
+               core::cat("[engine] deterministic is true, but on '", backend->info().name,
+                         "' a product's order of sums still depends on the batch."),
+               "Load with device=\"cpu\", or leave deterministic off.");
+  }
   config_.max_running = std::min(config_.max_running, config_.max_batch_tokens);
   config_.prefill_chunk = std::min(config_.prefill_chunk, config_.max_batch_tokens);
   const int blocks = blocks_in(*model_, config_);

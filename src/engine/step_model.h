@@ -34,7 +34,8 @@ class StepModel {
   virtual ~StepModel() = default;
   virtual int vocab_size() const = 0;      // columns of the logits
   virtual int context_length() const = 0;  // most positions it was made for
-  virtual bool length_dependent_rope() const = 0;  // prefix reuse must not cross rope_len's threshold (see prefix_cache)
+  // Whether rotations change with a sequence's length; prefix reuse must then not cross rope_original_max (see kv/).
+  virtual bool length_dependent_rope() const = 0;
   virtual int rope_original_max() const { return 0; }
   virtual std::span<const KvSpec> kv_layers() const = 0;
   virtual const std::shared_ptr<device::Backend>& backend() const = 0;
