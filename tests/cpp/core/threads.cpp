@@ -169,8 +169,10 @@ TEST("four threads a core cost less than a quarter, waking them all included") {
   };
   double best_ratio = 1e9;
   double capped_ratio = 1e9;
-  for (int attempt = 0; attempt < 5 && (best_ratio > 1.25 || capped_ratio > 1.25);
-       ++attempt) {  // other work on this machine comes and goes
+  // Other work on this machine comes and goes, and a step is short: measure until it was quiet once, or for long enough.
+  const double give_up = now() + 30;
+  while ((best_ratio >= 1.25 || capped_ratio >= 1.25) && now() < give_up) {
+    if (best_ratio < 1e9) std::this_thread::sleep_for(std::chrono::milliseconds(100));
     std::vector<double> a, b, c;
     for (int round = 0; round < 7; ++round) {
       a.push_back(step(fitting));
