@@ -388,11 +388,15 @@ class BatchStream(_Group["tuple[int, Token]"], AsyncIterator["tuple[int, Token]"
         return index, token
 
     def _before_wait(self) -> None:
-        for index in self._hungry:
+        # Streams without look-ahead go in step: none is asked for another token while one is still awaited.
+        awaited = any(_in_step(stream) and index not in self._hungry for index, stream in self._active.items())
+        for index in tuple(self._hungry):
             stream = self._active.get(index)
             if stream is not None:
+                if awaited and _in_step(stream):
+                    continue
                 stream._ask()
-        self._hungry.clear()
+            self._hungry.discard(index)
 
     def _finish(self) -> None:
         if self._on_error == "raise" and not self._closed:
@@ -400,6 +404,10 @@ class BatchStream(_Group["tuple[int, Token]"], AsyncIterator["tuple[int, Token]"
             if error is not None:
                 self._closed = True
                 raise error
+
+
+def _in_step(stream: TokenStream) -> bool:
+    return stream._ticket.lookahead == 0
 
 
 def batch_error(results: list[Completion | Exception]) -> errors.BatchError | None:
