@@ -83,9 +83,9 @@ def print_stream(stream: BlockingStream) -> bool:
     last, stopped = "\n", False
     try:
         for text in stream.texts():
+            last = text  # first: an interrupt may come inside the write
             sys.stdout.write(text)
             sys.stdout.flush()
-            last = text
     except KeyboardInterrupt:
         stream.close()
         stopped = True

@@ -123,8 +123,7 @@ void bind_engine(py::module_& m) {
           "wait_events",
           [](EngineHandle& self, double timeout_s) {
             self.get().check_not_forked("wait_events");
-            const py::gil_scoped_release release;
-            return self.get().hub().wait_events(timeout_s);
+            return without_gil([&] { return self.get().hub().wait_events(timeout_s); });
           },
           py::arg("timeout_s"))
       .def("wake",

@@ -2,14 +2,42 @@
 // Python's Engine and Request: shared handles on the native ones. Dropping a Request cancels it; dropping an Engine
 // closes it.
 
+#include <chrono>
 #include <cstdint>
+#include <exception>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "bind/bind.h"
 #include "engine/engine.h"
 
 namespace fastllm::bind {
+
+// Runs a wait without the GIL. At interpreter exit CPython before 3.14 ends a daemon thread that wants the GIL back by
+// unwinding its stack; through a destructor (as of py::gil_scoped_release) that is std::terminate. Here the thread is
+// held until the process has ended, which is moments away.
+template <class Wait>
+auto without_gil(Wait&& wait) {
+  PyThreadState* state = PyEval_SaveThread();
+  const auto restore = [state] {
+    try {
+      PyEval_RestoreThread(state);
+    } catch (...) {  // only the forced unwinding of the thread comes this way
+      for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
+  };
+  std::exception_ptr failure;
+  decltype(wait()) result{};
+  try {
+    result = wait();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  restore();
+  if (failure) std::rethrow_exception(failure);
+  return result;
+}
 
 struct VocabHandle {
   std::shared_ptr<const engine::Vocab> vocab;

@@ -146,8 +146,7 @@ void bind_request(py::module_& m) {
           "wait",
           [](RequestHandle& self, double timeout_s) {
             self.engine().check_not_forked("wait");
-            const py::gil_scoped_release release;
-            return self.engine().hub().wait(self.request(), timeout_s);
+            return without_gil([&] { return self.engine().hub().wait(self.request(), timeout_s); });
           },
           py::arg("timeout_s"))
       .def_property_readonly("unread",
