@@ -27,6 +27,11 @@ set_target_properties(fastllm_cuda PROPERTIES CUDA_VISIBILITY_PRESET hidden CUDA
 target_include_directories(fastllm_cuda PUBLIC "${PROJECT_SOURCE_DIR}/src")
 target_compile_options(fastllm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-fPIC>)
 target_link_libraries(fastllm_cuda PRIVATE Threads::Threads PUBLIC fastllm_core CUDA::cudart_static)
+# Hopper's own kernels exist only in code for sm_90a.
+set(fastllm_cuda_archs "${CMAKE_CUDA_ARCHITECTURES}" "$ENV{CUDAARCHS}")
+if(fastllm_cuda_archs MATCHES "90a")
+  target_compile_definitions(fastllm_cuda PRIVATE FASTLLM_CUDA_SM90A=1)
+endif()
 target_link_libraries(fastllm_device PUBLIC fastllm_cuda)
 target_link_libraries(fastllm_cuda PUBLIC fastllm_device)
 target_compile_definitions(fastllm_device PUBLIC FASTLLM_HAVE_CUDA=1)

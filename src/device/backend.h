@@ -75,7 +75,11 @@ class Backend {
       const core::Tensor& host) = 0;  // on this device; the same tensor where host memory is the device's
 
   // Error(dtype_error/shape_error) for a weight no kernel can read. Keeps its parts' storage alive.
-  virtual std::unique_ptr<PackedLinear> pack_linear(std::span<const LinearPart> parts) = 0;
+  // `gated` (Linear::gated): only where fusions() names gated_linear.
+  virtual std::unique_ptr<PackedLinear> pack_linear(std::span<const LinearPart> parts, bool gated = false) = 0;
+  // Passes beyond the default ones that pay here (graph/passes): "gated_linear", "linear_float",
+  // "rope_kv_write".
+  virtual std::vector<std::string> fusions() const { return {}; }
 
   // The same step with every array in this device's memory, valid until the next call: one transfer a step. Host
   // memory: as it is.

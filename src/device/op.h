@@ -49,10 +49,13 @@ struct Embedding {
 
 // in: x [T, K], (residual [T, N] if add_residual); the weight travels in OpCall::linear. out [T, N] = act(x W^T + b)
 // (+ residual). Multiplying by `scale` happens before the bias. out may alias residual.
+// gated: the weight is gate rows, then as many up rows; out [T, N / 2] = act(x Wg^T) * (x Wu^T). Only where the backend
+// asks for the pass gated_linear.
 struct Linear {
   bool add_residual = false;
   Activation activation = Activation::none;
   float scale = 1.0f;
+  bool gated = false;
 };
 
 // in: a [..., M, K], b [..., K, N] (any strides); out [..., M, N]; leading axes broadcast. For eager use and teaching.
@@ -102,6 +105,17 @@ struct KvWrite {
   int layer = 0;
 };
 
+// in: q [T, Hq, D], k [T, Hkv, D], v [T, Hkv, Dv], positions, inv_freq, (long_inv_freq), (q norm weight [D], k norm
+// weight [D] if normed); out [T, Hq, D] = Rope(RmsNorm(q)). Stores Rope(RmsNorm(k)) and v in the cache of `layer`. Only
+// where the backend asks for the pass rope_kv_write.
+struct RopeKvWrite {
+  Rope rope;
+  int layer = 0;
+  bool normed = false;
+  float eps = 1e-6f;
+  float weight_offset = 0.0f;
+};
+
 // in: q [T, Hq, D]; out [T, Hq, Dv]. Causal attention of each token over its sequence's paged cache (which already
 // holds this step's keys): softmax(softcap(scale * q k^T) + mask) v. Query heads share key heads in order (GQA: kv
 // head = h / (Hq / Hkv)). Online softmax over cache tiles at fixed absolute positions, so a token's result does not
@@ -145,8 +159,8 @@ struct SelectRows {};
 // round to nearest even).
 struct Copy {};
 
-using Op = std::variant<Embedding, Linear, MatMul, RmsNorm, AddRmsNorm, LayerNorm, Rope, KvWrite, Attention, Unary,
-                        Binary, Affine, GatedActivation, Softmax, SelectRows, Copy>;
+using Op = std::variant<Embedding, Linear, MatMul, RmsNorm, AddRmsNorm, LayerNorm, Rope, KvWrite, RopeKvWrite,
+                        Attention, Unary, Binary, Affine, GatedActivation, Softmax, SelectRows, Copy>;
 
 // "rms_norm" and so on: the name in errors, in Python and in profiles.
 const char* op_name(const Op& op);

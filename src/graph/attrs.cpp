@@ -44,6 +44,7 @@ void fields(Linear& op, F&& f) {
   f("add_residual", op.add_residual);
   f("activation", op.activation);
   f("scale", op.scale);
+  f("gated", op.gated);
 }
 template <class F>
 void fields(MatMul&, F&&) {}
@@ -74,6 +75,14 @@ void fields(Rope& op, F&& f) {
 template <class F>
 void fields(KvWrite& op, F&& f) {
   f("layer", op.layer);
+}
+template <class F>
+void fields(RopeKvWrite& op, F&& f) {
+  fields(op.rope, f);
+  f("layer", op.layer);
+  f("normed", op.normed);
+  f("eps", op.eps);
+  f("weight_offset", op.weight_offset);
 }
 template <class F>
 void fields(Attention& op, F&& f) {

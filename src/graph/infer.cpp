@@ -247,6 +247,11 @@ Types infer_op(const KvWrite& op, const Rule& r, const OpSpec&) {
   return {};
 }
 
+Types infer_op(const RopeKvWrite&, const Rule&, const OpSpec&) {
+  fail(ErrorCode::invalid_request, "[rope_kv_write] is made by a pass of the compiler and has no shape rule.",
+       "Call rope and kv_write.");
+}
+
 Types infer_op(const Attention& op, const Rule& r, const OpSpec&) {
   r.count(1, "q");
   r.floating(0, "q");

@@ -107,7 +107,9 @@ void place_constants(Graph& graph, device::Backend& backend) {
   for (const Node& node : graph.nodes) {
     const bool norm =
         node_as<device::RmsNorm>(node) || node_as<device::LayerNorm>(node) || node_as<device::AddRmsNorm>(node);
-    for (int id : node.inputs) (norm ? norm_weights : others).insert(id);
+    const auto* fused = node_as<device::RopeKvWrite>(node);
+    for (std::size_t i = 0; i < node.inputs.size(); ++i)
+      (norm || (fused && fused->normed && i + 2 >= node.inputs.size()) ? norm_weights : others).insert(node.inputs[i]);
     for (const Part& part : node.parts) others.insert({part.weight, part.bias});
   }
   for (std::size_t v = 0; v < graph.values.size(); ++v) {
@@ -166,6 +168,7 @@ void Program::lower(const ProgramOptions& options) {
     type.dtype = DType::f32;
     append(device::Copy{}, "logits");
   }
+  if (!options.passes) run_passes(graph_, backend_->fusions());
   legalize_views(graph_);
   // A copy where the output is a view of something wider, so that logits are rows end to end.
   const std::vector<int> producers = graph_.producers();
@@ -181,11 +184,14 @@ void Program::describe(const ProgramOptions& options) {
   std::map<int, int> windows;
   for (const Node& node : graph_.nodes) {
     if (const auto* write = node_as<device::KvWrite>(node)) written[write->layer] = graph_.kv.at(write->layer);
+    if (const auto* write = node_as<device::RopeKvWrite>(node)) written[write->layer] = graph_.kv.at(write->layer);
     if (const auto* attention = node_as<device::Attention>(node)) {
       const auto [entry, fresh] = windows.try_emplace(attention->layer, attention->window);
       if (!fresh) entry->second = entry->second && attention->window ? std::max(entry->second, attention->window) : 0;
     }
-    if (const auto* rope = node_as<device::Rope>(node); rope && rope->length != device::RopeLength::fixed)
+    const auto* rope = node_as<device::Rope>(node);
+    if (const auto* fused = node_as<device::RopeKvWrite>(node)) rope = &fused->rope;
+    if (rope && rope->length != device::RopeLength::fixed)
       rope_original_max_ =
           rope_original_max_ ? std::min(rope_original_max_, rope->original_max) : std::max(rope->original_max, 1);
     if (node_as<device::Embedding>(node)) {
@@ -245,7 +251,9 @@ void Program::pack_weights() {
                        part.bias >= 0 ? graph_.values[index(part.bias)].constant : Tensor()});
     }
     try {
-      packed_.push_back(parts.empty() ? nullptr : backend_->pack_linear(parts));
+      packed_.push_back(parts.empty() ? nullptr
+                                      : backend_->pack_linear(parts, node_as<device::Linear>(node) &&
+                                                                         node_as<device::Linear>(node)->gated));
       for (const Part& part : node.parts) release(part);
     } catch (const core::Error& error) {
       throw core::Error(error.code(), error.what(),

@@ -245,6 +245,10 @@ struct CpuBackend::Call {
     kernels.kv_write(args, pool);
   }
 
+  void operator()(const device::RopeKvWrite&) const {
+    core::fail(ErrorCode::internal, "[rope_kv_write] the CPU runs rope and kv_write; its compiler does not fuse them.");
+  }
+
   void operator()(const device::Attention& op) const {
     const device::StepView& now = needed(step, "attention");
     const device::KvLayer& cache = layer_of(now, op.layer, "attention");

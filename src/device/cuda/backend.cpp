@@ -85,6 +85,10 @@ CudaBackend::CudaBackend(int ordinal) : ordinal_(ordinal), moves_(std::make_shar
   std::uint64_t keep = UINT64_MAX;  // freed blocks stay with the process and are reused
   check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "device");
   context_ = Context{stream, properties.multiProcessorCount, &workspace_};
+  context_.overlapped = properties.major >= 9;
+#if FASTLLM_CUDA_SM90A
+  context_.hopper = properties.major == 9 && properties.minor == 0;
+#endif
 }
 
 CudaBackend::~CudaBackend() {
@@ -137,7 +141,30 @@ core::Tensor CudaBackend::place(const core::Tensor& host) {
   return on_device;
 }
 
-std::unique_ptr<device::PackedLinear> CudaBackend::pack_linear(std::span<const device::LinearPart> parts) {
+std::vector<std::string> CudaBackend::fusions() const {
+  std::vector<std::string> names{"rope_kv_write"};
+  if (context_.hopper) names.insert(names.end(), {"gated_linear", "linear_float"});
+  return names;
+}
+
+// Rows [row, row + rows) of gate rows followed by up rows, `half` of each, to their places in alternating groups of 8.
+// Both ends are multiples of 8.
+void CudaBackend::copy_interleaved(char* base, const void* from, std::size_t row, std::size_t rows, std::size_t half,
+                                   std::size_t row_bytes) {
+  const auto* source = static_cast<const char*>(from);
+  for (std::size_t end = row + rows; row < end;) {
+    const bool up = row >= half;
+    const std::size_t in_half = up ? row - half : row;
+    const std::size_t count = std::min(end, up ? 2 * half : half) - row;
+    check(cudaMemcpy2DAsync(base + (in_half * 2 + (up ? 8 : 0)) * row_bytes, 16 * row_bytes, source, 8 * row_bytes,
+                            8 * row_bytes, count / 8, cudaMemcpyDefault, stream_.get()),
+          "copy_in");
+    source += count * row_bytes;
+    row += count;
+  }
+}
+
+std::unique_ptr<device::PackedLinear> CudaBackend::pack_linear(std::span<const device::LinearPart> parts, bool gated) {
   auto packed = std::make_unique<DenseLinear>();
   packed->dtype = parts[0].weight.dtype();
   packed->in_features = parts[0].weight.shape()[1];
@@ -153,24 +180,36 @@ std::unique_ptr<device::PackedLinear> CudaBackend::pack_linear(std::span<const d
     packed->bytes += w.nbytes();
     any_bias = any_bias || part.bias.defined();
   }
+  packed->gated = gated;
+  if (gated) packed->out_features /= 2;
   // A single weight that is here already (a tied embedding, an eager call) is shared, not copied.
-  if (parts.size() == 1 && parts[0].weight.place() == place_ && parts[0].weight.contiguous()) {
+  if (!gated && parts.size() == 1 && parts[0].weight.place() == place_ && parts[0].weight.contiguous()) {
     packed->weight = parts[0].weight.storage();
     packed->data = parts[0].weight.data();
   } else {
     packed->weight = allocate(packed->bytes);
     packed->data = packed->weight->data();
-    char* to = static_cast<char*>(packed->weight->data());
+    char* const base = static_cast<char*>(packed->weight->data());
     std::vector<char> scratch;
+    const std::size_t row_bytes = static_cast<std::size_t>(packed->in_features) * core::dtype_size(packed->dtype);
+    std::size_t row = 0;
     for (const device::LinearPart& part : parts) {
-      copy_in(to, part.weight.place().host ? packed_rows(part.weight, scratch) : part.weight.data(),
-              part.weight.nbytes());
+      const void* from = part.weight.place().host ? packed_rows(part.weight, scratch) : part.weight.data();
+      const std::size_t rows = static_cast<std::size_t>(part.weight.shape()[0]);
+      if (gated)
+        copy_interleaved(base, from, row, rows, static_cast<std::size_t>(packed->out_features), row_bytes);
+      else
+        copy_in(base + row * row_bytes, from, rows * row_bytes);
       synchronize();
-      to += part.weight.nbytes();
+      row += rows;
     }
   }
   if (any_bias) {
-    std::vector<float> bias(static_cast<std::size_t>(packed->out_features), 0.0f);
+    std::vector<float> bias(static_cast<std::size_t>(packed->rows()), 0.0f);
+    const auto half = static_cast<std::size_t>(packed->out_features);
+    const auto place_of = [&](std::size_t row) {  // where a row went
+      return gated ? row % half / 8 * 16 + row / half * 8 + row % 8 : row;
+    };
     std::size_t at = 0;
     for (const device::LinearPart& part : parts) {
       if (part.bias.defined()) {
@@ -180,7 +219,7 @@ std::unique_ptr<device::PackedLinear> CudaBackend::pack_linear(std::span<const d
           copy_out(host.data(), part.bias.data(), part.bias.nbytes());
         }
         for (std::int64_t i = 0; i < host.numel(); ++i)
-          bias[at + static_cast<std::size_t>(i)] = element_as_float(host, i);
+          bias[place_of(at + static_cast<std::size_t>(i))] = element_as_float(host, i);
       }
       at += static_cast<std::size_t>(part.weight.shape()[0]);
     }
@@ -315,6 +354,7 @@ void CudaBackend::run(const device::OpCall& call, const device::StepView* step) 
       rope(c, op, in[0], in[1], in[2], in.size() > 3 ? &in[3] : nullptr, step ? *step : none, out[0]);
     }
     void operator()(const device::KvWrite& op) const { kv_write(c, op, in[0], in[1], needed("kv_write")); }
+    void operator()(const device::RopeKvWrite& op) const { rope_kv_write(c, op, in, needed("rope_kv_write"), out[0]); }
     void operator()(const device::Attention& op) const {
       const device::StepView& s = needed("attention");
       const device::KvLayer& layer = s.kv[static_cast<std::size_t>(op.layer)];

@@ -8,8 +8,10 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "core/error.h"
+#include "device/cuda/launch.h"
 #include "device/op.h"
 #include "device/step.h"
 
@@ -184,6 +186,46 @@ void dispatch_float(core::DType dtype, const char* op, F&& f) {
 
 inline void check_launch(const char* op) {
   check(cudaGetLastError(), op);
+}
+
+// Programmatic dependent launch: a kernel that begins with these may be resident while the one before it still runs.
+// Before wait_for_previous() it touches only what no kernel writes (weights); every kernel launched by launch() calls
+// it.
+__device__ inline void let_next_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ inline void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// `cluster`: blocks along x that form a cluster.
+template <class... P, class... A>
+void launch(const Context& c, void (*kernel)(P...), dim3 grid, unsigned threads, std::size_t shared, int cluster,
+            A&&... args) {
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned count = 0;
+  if (c.overlapped) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count].val.clusterDim.x = static_cast<unsigned>(cluster);
+    attributes[count].val.clusterDim.y = 1;
+    attributes[count++].val.clusterDim.z = 1;
+  }
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared;
+  config.stream = c.stream;
+  config.attrs = attributes;
+  config.numAttrs = count;
+  check(cudaLaunchKernelEx(&config, kernel, std::forward<A>(args)...), "launch");
 }
 
 inline int block_threads(std::int64_t n, int most = 1024) {

@@ -20,6 +20,9 @@ struct DenseLinear final : device::PackedLinear {
   const void* data = nullptr;             // [N, K]
   core::DType dtype = core::DType::bf16;
   std::shared_ptr<core::Storage> bias;    // [N] float32, or null
+  bool gated = false;  // gate and up rows in alternating groups of 8; out_features is half of the rows
+
+  std::int64_t rows() const { return gated ? 2 * out_features : out_features; }
 };
 
 // Memory a kernel may need besides its operands: split sums and partial attention results. Grown outside of capture.
@@ -32,6 +35,8 @@ struct Context {
   cudaStream_t stream = nullptr;
   int multiprocessors = 0;
   Workspace* workspace = nullptr;
+  bool overlapped = false;  // programmatic dependent launch (compute capability 9.0 and above)
+  bool hopper = false;      // compute capability 9.0, and this build has code for sm_90a
 };
 
 // Keys that the longest sequence of a step may have.
@@ -43,6 +48,9 @@ inline int longest(const StepView& step) {
 void embedding(const Context&, const device::Embedding&, const View& ids, const View& weight, const View& out);
 void linear(const Context&, const device::Linear&, const View& x, const View* residual, const DenseLinear&,
             const View& out);
+// False, and nothing was launched: not the GPU, dtype or alignment for it.
+bool linear_hopper(const Context&, const device::Linear&, const View& x, const View* residual, const DenseLinear&,
+                   const View& out);
 void matmul(const Context&, const View& a, const View& b, const View& out);
 void rms_norm(const Context&, const device::RmsNorm&, const View& x, const View& weight, const View& out);
 void add_rms_norm(const Context&, const device::AddRmsNorm&, const View& x, const View& residual, const View& weight,
@@ -52,6 +60,8 @@ void layer_norm(const Context&, const device::LayerNorm&, const View& x, const V
 void rope(const Context&, const device::Rope&, const View& x, const View& positions, const View& inv_freq,
           const View* long_inv_freq, const StepView& step, const View& out);
 void kv_write(const Context&, const device::KvWrite&, const View& k, const View& v, const StepView& step);
+void rope_kv_write(const Context&, const device::RopeKvWrite&, std::span<const View> in, const StepView& step,
+                   const View& out);
 void attention(const Context&, const device::Attention&, const View& q, const StepView& step, const View& out);
 std::size_t attention_workspace(const device::Attention&, int tokens, int heads, int v_head_dim, int max_kv);  // floats
 void unary(const Context&, const device::Unary&, const View& x, const View& out);

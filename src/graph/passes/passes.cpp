@@ -21,14 +21,24 @@ std::span<const Pass> all_passes() {
   return passes;
 }
 
+std::span<const Pass> backend_passes() {
+  static constexpr std::array<Pass, 3> passes{{
+      {"gated_linear", &gated_linear},
+      {"linear_float", &linear_float},
+      {"rope_kv_write", &rope_kv_write},
+  }};
+  return passes;
+}
+
 void run_passes(Graph& graph, std::span<const std::string> names) {
   for (const std::string& name : names) {
     void (*run)(Graph&) = nullptr;
     std::string known;
-    for (const Pass& pass : all_passes()) {
-      if (name == pass.name) run = pass.run;
-      known += (known.empty() ? "" : ", ") + std::string(pass.name);
-    }
+    for (const std::span<const Pass> passes : {all_passes(), backend_passes()})
+      for (const Pass& pass : passes) {
+        if (name == pass.name) run = pass.run;
+        known += (known.empty() ? "" : ", ") + std::string(pass.name);
+      }
     if (!run)
       core::fail(core::ErrorCode::invalid_request, core::cat("[program] there is no pass '", name, "'."),
                  "Known: " + known + ".");

@@ -23,11 +23,15 @@ void concat_linear(Graph& graph);      // products of one input: one product of 
 void gated_activation(Graph& graph);   // act(gate) * up
 void linear_activation(Graph& graph);  // act(x W^T) in the product's epilogue
 void linear_residual(Graph& graph);    // x W^T + residual in the product's epilogue
+void gated_linear(Graph& graph);       // act(gate) * up in the epilogue of the gate/up product; where a backend asks
+void linear_float(Graph& graph);       // 16-bit products that end in float32; where a backend asks
+void rope_kv_write(Graph& graph);      // norms of heads, rotations and the cache write; where a backend asks
 void residual_norm(Graph& graph);      // rms_norm(x + residual)
 
-// The default order. linear_residual runs before residual_norm: a product that adds in place saves writing and
+// The default order, for any backend. linear_residual runs before residual_norm: a product that adds in place saves writing and
 // reading its result.
 std::span<const Pass> all_passes();
+std::span<const Pass> backend_passes();  // those that Backend::fusions() may ask for, after the others
 
 // Runs the named passes in the order given. Error(invalid_request) for an unknown name.
 void run_passes(Graph& graph, std::span<const std::string> names);

@@ -183,6 +183,87 @@ TEST("linear, every kernel: one token to many, odd sizes, bias, parts, residual,
       }
 }
 
+namespace {
+
+bool fuses(const char* name) {
+  const std::vector<std::string> names = gpu()->fusions();
+  return std::ranges::find(names, name) != names.end();
+}
+
+Tensor to_host(const Tensor& t) {
+  Tensor host = Tensor::empty(t.dtype(), t.shape());
+  gpu()->copy_out(host.data(), t.data(), host.nbytes());
+  return convert(host, DType::f32);
+}
+
+}  // namespace
+
+TEST("linear at the sizes of models: clusters along K, every tile, float32 results") {
+  if (!gpu()) return;
+  for (DType d : {DType::f16, DType::bf16})
+    for (auto [n, k] : std::vector<std::pair<std::int64_t, std::int64_t>>{
+             {2048, 2048}, {512, 8192}, {3072, 1024}, {9000, 512}, {260, 4104}})
+      for (std::int64_t t : {1, 7, 16, 30, 64, 65, 128, 200, 257, 700}) {
+        const float scale = 1.0f / std::sqrt(float(k));
+        const Pair x = random_pair({t, k}, d), w = random_pair({n, k}, d, scale), residual = random_pair({t, n}, d);
+        compare(device::Linear{true}, {x, residual}, {{t, n}}, d, {{w.wide, {}}}, {{w.narrow, {}}});
+        if (!fuses("linear_float")) continue;
+        const Tensor want = poisoned(DType::f32, {t, n});
+        const Tensor got = gpu()->place(want);
+        const device::LinearPart wide{w.wide, {}}, narrow{w.narrow, {}};
+        const auto on_cpu = cpu().pack_linear({&wide, 1});
+        const auto on_gpu = gpu()->pack_linear({&narrow, 1});
+        const Tensor placed = gpu()->place(x.narrow);
+        const View in_cpu[] = {view(x.wide)}, in_gpu[] = {view(placed)}, out_cpu[] = {view(want)},
+                   out_gpu[] = {view(got)};
+        cpu().run({device::Linear{}, in_cpu, out_cpu, on_cpu.get()}, nullptr);
+        gpu()->run({device::Linear{}, in_gpu, out_gpu, on_gpu.get()}, nullptr);
+        const double error = distance(to_host(got), want);
+        if (!CHECK(error <= 1e-5))
+          std::printf("  float32 result of [%d, %d] x %d: relative error %g\n", int(n), int(k), int(t), error);
+      }
+}
+
+TEST("gated linear: two parts or one, biases") {
+  if (!gpu() || !fuses("gated_linear")) return;
+  for (DType d : {DType::f16, DType::bf16})
+    for (auto [half, k] :
+         std::vector<std::pair<std::int64_t, std::int64_t>>{{8, 8}, {40, 72}, {1024, 2048}, {264, 512}})
+      for (std::int64_t t : {1, 5, 9, 33, 64, 100, 130, 400})
+        for (int parts : {1, 2}) {
+          const float scale = 1.0f / std::sqrt(float(k));
+          const Pair x = random_pair({t, k}, d);
+          std::vector<device::LinearPart> wide, narrow;
+          std::vector<Pair> keep;
+          for (int p = 0; p < parts; ++p) {
+            keep.push_back(random_pair({2 * half / parts, k}, d, scale));
+            keep.push_back(random_pair({2 * half / parts}, d));
+            wide.push_back({keep[keep.size() - 2].wide, p == 0 ? keep.back().wide : Tensor()});
+            narrow.push_back({keep[keep.size() - 2].narrow, p == 0 ? keep.back().narrow : Tensor()});
+          }
+          const Tensor whole = Tensor::empty(DType::f32, {t, 2 * half});
+          const Tensor want = Tensor::empty(DType::f32, {t, half});
+          const auto on_cpu = cpu().pack_linear(wide);
+          const View in_cpu[] = {view(x.wide)}, mid[] = {view(whole)}, out_cpu[] = {view(want)};
+          cpu().run({device::Linear{}, in_cpu, mid, on_cpu.get()}, nullptr);
+          const Tensor gate = whole.slice(1, 0, half), up = whole.slice(1, half, 2 * half);
+          const View halves[] = {view(gate), view(up)};
+          cpu().run({device::GatedActivation{device::Activation::silu}, halves, out_cpu}, nullptr);
+          const auto on_gpu = gpu()->pack_linear(narrow, true);
+          const Tensor placed = gpu()->place(x.narrow);
+          const Tensor got = gpu()->place(poisoned(d, {t, half}));
+          const View in_gpu[] = {view(placed)}, out_gpu[] = {view(got)};
+          device::Linear op;
+          op.gated = true;
+          op.activation = device::Activation::silu;
+          gpu()->run({op, in_gpu, out_gpu, on_gpu.get()}, nullptr);
+          const double error = distance(to_host(got), want);
+          if (!CHECK(error <= tolerance(d)))
+            std::printf("  gated %s [2 x %d, %d] x %d, %d parts: relative error %g\n", core::dtype_name(d), int(half),
+                        int(k), int(t), parts, error);
+        }
+}
+
 TEST("matmul, softmax, elementwise, with broadcasting") {
   if (!gpu()) return;
   for (DType d : kFloats) {
@@ -292,13 +373,100 @@ void compare_attention(DType d, const std::vector<Sequence>& sequences, int head
 TEST("attention over a paged cache: decode, prefill, chunks and mixtures") {
   if (!gpu()) return;
   const std::vector<std::vector<Sequence>> mixes{
-      {{0, 1}}, {{700, 1}}, {{0, 65}}, {{63, 2}}, {{5, 1}, {0, 40}, {300, 1}, {17, 130}, {1000, 1}, {0, 2}}};
+      {{0, 1}},  {{700, 1}}, {{2500, 1}, {255, 1}, {256, 1}, {9001, 1}, {30, 1}},
+      {{0, 65}}, {{63, 2}},  {{5, 1}, {0, 40}, {300, 1}, {17, 130}, {1000, 1}, {0, 2}}};
   for (DType d : kFloats)
     for (const auto& mix : mixes)
       for (auto [heads, kv_heads] : {std::pair{4, 4}, std::pair{8, 2}, std::pair{12, 1}})
         for (int head_dim : {32, 64, 128, 256})
           for (auto [window, cap] : {std::pair{0, 0.0f}, std::pair{37, 0.0f}, std::pair{0, 20.0f}})
             compare_attention(d, mix, heads, kv_heads, head_dim, window, cap);
+}
+
+TEST("rope_kv_write does what rms_norm, rope and kv_write do") {
+  if (!gpu() || !fuses("rope_kv_write")) return;
+  constexpr int kBlock = 16;
+  for (DType d : kFloats)
+    for (int head_dim : {32, 64, 128})
+      for (bool normed : {false, true})
+        for (auto [rotary, interleaved] :
+             {std::pair{head_dim, false}, std::pair{head_dim, true}, std::pair{16, false}}) {
+          const int t = 21, heads = 6, kv_heads = 2, blocks = 3;
+          device::StepView step;
+          step.block_tokens = kBlock;
+          step.tokens = t;
+          step.sequences = 1;
+          step.max_blocks = blocks;
+          std::vector<std::int32_t> positions, sequence_of(t, 0), query_start{0, t}, kv_len{t}, table{2, 0, 1},
+              ids(t, 0);
+          std::vector<std::int64_t> slots;
+          for (int i = 0; i < t; ++i) {
+            positions.push_back(i);
+            slots.push_back(table[static_cast<std::size_t>(i / kBlock)] * kBlock + i % kBlock);
+          }
+          step.token_ids = ids.data();
+          step.positions = positions.data();
+          step.sequence_of = sequence_of.data();
+          step.query_start = query_start.data();
+          step.kv_len = kv_len.data();
+          step.rope_len = kv_len.data();
+          step.slots = slots.data();
+          step.block_table = table.data();
+          const Pair q = random_pair({t, heads, head_dim}, d), k = random_pair({t, kv_heads, head_dim}, d),
+                     v = random_pair({t, kv_heads, head_dim}, d), q_norm = random_pair({head_dim}, DType::f32),
+                     k_norm = random_pair({head_dim}, DType::f32);
+          Tensor frequencies = Tensor::empty(DType::f32, {rotary / 2});
+          for (int i = 0; i < rotary / 2; ++i)
+            frequencies.as<float>()[i] = std::pow(10000.0f, -2.0f * float(i) / float(rotary));
+          device::RopeKvWrite op;
+          op.rope.rotary_dim = rotary;
+          op.rope.interleaved = interleaved;
+          op.normed = normed;
+          op.eps = 1e-5f;
+          op.weight_offset = 0.5f;
+          // The parts, on the CPU in float32.
+          const Tensor at = integers(positions);
+          Tensor q_turned = Tensor::empty(DType::f32, q.wide.shape()),
+                 k_turned = Tensor::empty(DType::f32, k.wide.shape());
+          const Shape cache_shape{blocks, kv_heads, kBlock, head_dim};
+          Tensor k_cache = random_pair(cache_shape, d).wide, v_cache = random_pair(cache_shape, d).wide;
+          const Tensor k_gpu = gpu()->place(convert(k_cache, d)), v_gpu = gpu()->place(convert(v_cache, d));
+          const auto turn = [&](const Pair& x, const Pair& weight, Tensor& to) {
+            Tensor from = x.wide;
+            if (normed) {
+              Tensor out = Tensor::empty(DType::f32, x.wide.shape());
+              const View in[] = {view(from), view(weight.wide)}, outs[] = {view(out)};
+              cpu().run({device::RmsNorm{op.eps, op.weight_offset}, in, outs}, nullptr);
+              from = out;
+            }
+            const View in[] = {view(from), view(at), view(frequencies)}, outs[] = {view(to)};
+            cpu().run({op.rope, in, outs}, nullptr);
+          };
+          turn(q, q_norm, q_turned);
+          turn(k, k_norm, k_turned);
+          const device::KvLayer on_cpu{k_cache.data(), v_cache.data(), kv_heads, head_dim, head_dim, DType::f32};
+          step.kv = std::span(&on_cpu, 1);
+          const View kv[] = {view(k_turned), view(v.wide)};
+          cpu().run({device::KvWrite{0}, kv, {}}, &step);
+          // The fused op.
+          std::vector<Tensor> placed;
+          std::vector<View> in;
+          for (const Tensor& host : {q.narrow, k.narrow, v.narrow, at, frequencies, q_norm.narrow, k_norm.narrow})
+            if (placed.size() < (normed ? 7u : 5u)) placed.push_back(gpu()->place(host));
+          for (const Tensor& p : placed) in.push_back(view(p));
+          const Tensor got = gpu()->place(poisoned(d, q.wide.shape()));
+          const View out[] = {view(got)};
+          const device::KvLayer layer{k_gpu.data(), v_gpu.data(), kv_heads, head_dim, head_dim, d};
+          device::StepView staged = gpu()->stage(step);
+          staged.kv = std::span(&layer, 1);
+          gpu()->run({op, in, out}, &staged);
+          const double errors[] = {distance(to_host(got), q_turned), distance(to_host(k_gpu), k_cache),
+                                   distance(to_host(v_gpu), v_cache)};
+          for (double error : errors)
+            if (!CHECK(error <= tolerance(d)))
+              std::printf("  rope_kv_write %s head %d rotary %d normed %d: relative errors %g %g %g\n",
+                          core::dtype_name(d), head_dim, rotary, int(normed), errors[0], errors[1], errors[2]);
+        }
 }
 
 TEST("rope, embedding, select_rows, copy") {

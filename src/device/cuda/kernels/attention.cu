@@ -1,14 +1,13 @@
 // attention: causal softmax attention of this step's queries over the paged cache, GQA, sliding window, soft cap.
 // Online softmax (Milakov & Gimelshein 2018; Dao et al. 2022), float32 sums.
 //
-// Decode (sequences with one query): a block takes one (sequence, kv head, split of kSplit keys) and all query heads
+// Decode (sequences with one query) on Hopper and 16-bit caches: attention_decode.cu. Otherwise a block takes one (sequence, kv head, split of kSplit keys) and all query heads
 // of the group, so that each key and value is read once; splits end at fixed positions and are merged in order by a
 // second kernel (Dao et al. 2023, "Flash-Decoding"). Prefill (longer queries): a block takes one query head of one
 // token tile. 16-bit caches with head sizes 64 and 128 run on the tensor cores; everything else runs the general
 // kernel, one block per (token, head).
 
-#include "device/cuda/common.cuh"
-#include "device/cuda/launch.h"
+#include "device/cuda/attention.cuh"
 #include "device/cuda/mma.cuh"
 
 namespace fastllm::cuda {
@@ -18,33 +17,7 @@ constexpr int kSplit = 256;  // keys per decode block
 constexpr int kMaxGroup = 8;  // query heads that share a key head, per decode block
 constexpr int kMaxHead = 256;
 
-struct Call {
-  KView q;  // [T, Hq, D]
-  KView out;  // [T, Hq, Dv]
-  const void* k;
-  const void* v;
-  int kv_heads, group, head_dim, v_head_dim, block_tokens, max_blocks;
-  const std::int32_t* query_start;
-  const std::int32_t* kv_len;
-  const std::int32_t* sequence_of;
-  const std::int32_t* positions;
-  const std::int32_t* block_table;
-  float scale, softcap;
-  int window;
-  float* partial;  // [S, Hq, splits, Dv + 2]: sums, maximum, normaliser
-  int splits;
-  int sequences;
-};
-
-__device__ inline std::int64_t cache_row(const Call& c, int sequence, int head, int position) {
-  const std::int64_t block =
-      c.block_table[static_cast<std::int64_t>(sequence) * c.max_blocks + position / c.block_tokens];
-  return (block * c.kv_heads + head) * c.block_tokens + position % c.block_tokens;
-}
-
-__device__ inline float capped(const Call& c, float s) {
-  return c.softcap > 0.0f ? tanhf(s / c.softcap) * c.softcap : s;
-}
+using Call = AttentionCall;
 
 // ---- decode
 // ---------------------------------------------------------------------------------------------------------------
@@ -231,26 +204,6 @@ __global__ void __launch_bounds__(128) general_kernel(Call c) {
 
 constexpr int kQueryTile = 64;  // 4 warps of 16 rows
 constexpr int kKeyTile = 64;
-
-// The swizzled offset of 16-byte column `column` in rows of kD 16-bit elements: halves of 64 elements lie one after
-// the other.
-template <int kRows>
-__device__ inline std::uint32_t tile_offset(int row, int column) {
-  return (column / 8) * (kRows * 128) + swizzled(row, column % 8);
-}
-
-template <class T>
-__device__ inline std::uint32_t pack2(float low, float high);
-template <>
-__device__ inline std::uint32_t pack2<__nv_bfloat16>(float low, float high) {
-  const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const std::uint32_t*>(&v);
-}
-template <>
-__device__ inline std::uint32_t pack2<__half>(float low, float high) {
-  const __half2 v = __floats2half2_rn(low, high);
-  return *reinterpret_cast<const std::uint32_t*>(&v);
-}
 
 // Which tile of which sequence block x works on: tiles are counted over sequences with more than one query.
 __device__ inline bool find_tile(const Call& c, int tile, int& sequence, int& first) {
@@ -440,13 +393,17 @@ void attention(const Context& c, const device::Attention& op, const View& q, con
       step.sequence_of,  step.positions,   step.block_table,  op.scale,        op.softcap,       op.window,
       c.workspace->data, splits,           step.sequences};
   const bool any_prefill = step.tokens > step.sequences;
+  const bool any_decode = step.tokens == 1 || step.sequences > 1;  // some sequence may have one query
+  const bool decoded = !any_decode || attention_decode(c, call, q.dtype, layer.dtype, max_kv);
   const int cuts = (call.group + kMaxGroup - 1) / kMaxGroup;
   dispatch_float(q.dtype, "attention", [&](auto t) {
     dispatch_float(layer.dtype, "attention", [&](auto u) {
       using T = typename decltype(t)::type;
       using C = typename decltype(u)::type;
-      decode_kernel<T, C><<<dim3(step.sequences, layer.kv_heads * cuts, splits), 128, 0, c.stream>>>(call);
-      merge_kernel<T><<<dim3(step.sequences, heads), 128, 0, c.stream>>>(call);
+      if (!decoded) {
+        decode_kernel<T, C><<<dim3(step.sequences, layer.kv_heads * cuts, splits), 128, 0, c.stream>>>(call);
+        merge_kernel<T><<<dim3(step.sequences, heads), 128, 0, c.stream>>>(call);
+      }
       if (!any_prefill) return;
       if constexpr (std::is_same_v<T, C> && !std::is_same_v<T, float>) {
         const bool whole = layer.head_dim == layer.v_head_dim && q.stride[1] % 8 == 0 && q.stride[0] % 8 == 0 &&

@@ -83,6 +83,8 @@ struct BinaryOf {
 
 template <class T>
 __global__ void embedding_kernel(const std::int32_t* ids, KView weight, KView out, float scale) {
+  let_next_start();
+  wait_for_previous();
   const std::int64_t n = out.shape[1];
   const std::int64_t row = static_cast<std::int64_t>(ids[blockIdx.x]) * weight.stride[0];
   T* to = static_cast<T*>(out.data) + blockIdx.x * out.stride[0];
@@ -91,6 +93,8 @@ __global__ void embedding_kernel(const std::int32_t* ids, KView weight, KView ou
 }
 
 __global__ void select_rows_kernel(KView x, const std::int32_t* rows, KView out, int element) {
+  let_next_start();
+  wait_for_previous();
   const std::int64_t bytes = x.shape[1] * element;
   const char* from =
       static_cast<const char*>(x.data) + static_cast<std::int64_t>(rows[blockIdx.x]) * x.stride[0] * element;
@@ -177,8 +181,9 @@ void embedding(const Context& c, const device::Embedding& op, const View& ids, c
   if (out.shape[0] == 0) return;
   dispatch_float(out.dtype, "embedding", [&](auto t) {
     using T = typename decltype(t)::type;
-    embedding_kernel<T><<<out.shape[0], block_threads(out.shape[1], 256), 0, c.stream>>>(
-        static_cast<const std::int32_t*>(ids.data), kview(weight), kview(out), op.scale);
+    launch(c, &embedding_kernel<T>, dim3(static_cast<unsigned>(out.shape[0])),
+           static_cast<unsigned>(block_threads(out.shape[1], 256)), 0, 1, static_cast<const std::int32_t*>(ids.data),
+           kview(weight), kview(out), op.scale);
   });
   check_launch("embedding");
 }
@@ -186,8 +191,8 @@ void embedding(const Context& c, const device::Embedding& op, const View& ids, c
 void select_rows(const Context& c, const View& x, const std::int32_t* rows, const View& out) {
   if (out.shape[0] == 0) return;
   const int element = static_cast<int>(core::dtype_size(x.dtype));
-  select_rows_kernel<<<out.shape[0], block_threads(out.shape[1] / 2, 256), 0, c.stream>>>(kview(x), rows, kview(out),
-                                                                                          element);
+  launch(c, &select_rows_kernel, dim3(static_cast<unsigned>(out.shape[0])),
+         static_cast<unsigned>(block_threads(out.shape[1] / 2, 256)), 0, 1, kview(x), rows, kview(out), element);
   check_launch("select_rows");
 }
 

@@ -1,6 +1,6 @@
 // linear: out[T, N] = act(scale * x W^T + bias) + residual, with W [N, K] as the checkpoint has it.
 //
-// Three kernels, chosen by T and dtype:
+// Hopper takes 16-bit products to linear_hopper.cu. Here are three kernels, chosen by T and dtype:
 //   skinny  (T <= 32, 16-bit): streams W once at memory speed. Tensor-core products with W as the 16-row operand, so
 //   that up to 8 tokens ride along
 //           for free per product. Both operands use the same permutation of K inside a chunk of 32, which lets every
@@ -11,29 +11,12 @@
 //   multiply-adds in float32.
 
 #include "device/cuda/common.cuh"
+#include "device/cuda/epilogue.cuh"
 #include "device/cuda/launch.h"
 #include "device/cuda/mma.cuh"
 
 namespace fastllm::cuda {
 namespace {
-
-struct Epilogue {
-  const float* bias;  // [N] or null
-  const void* residual;  // [T, N] in the output's dtype, or null
-  std::int64_t residual_stride;
-  device::Activation activation;
-  float scale;
-};
-
-template <class T>
-__device__ inline void store(T* out, std::int64_t stride, std::int64_t m, std::int64_t n, float value,
-                             const Epilogue& e) {
-  value *= e.scale;
-  if (e.bias) value += e.bias[n];
-  value = activate(e.activation, value, 0.0f);
-  if (e.residual) value += to_float(static_cast<const T*>(e.residual)[m * e.residual_stride + n]);
-  out[m * stride + n] = from_float<T>(value);
-}
 
 // ---- skinny
 // ---------------------------------------------------------------------------------------------------------------
@@ -276,8 +259,10 @@ void linear(const Context& c, const device::Linear& op, const View& x, const Vie
             const View& out) {
   const std::int64_t tokens = x.shape[0];
   if (tokens == 0 || l.out_features == 0) return;
-  const Epilogue e{l.bias ? static_cast<const float*>(l.bias->data()) : nullptr, residual ? residual->data : nullptr,
-                   residual ? residual->stride[0] : 0, op.activation, op.scale};
+  if (linear_hopper(c, op, x, residual, l, out)) return;
+  if (l.gated)
+    core::fail(core::ErrorCode::internal, "[linear] a gated product was packed for a GPU without its kernel.");
+  const Epilogue e = epilogue_of(op, residual, l);
   const bool fast = x.dtype == l.dtype && l.in_features % 8 == 0 && aligned16(x.data, x.stride[0]);
   if (fast && x.dtype == core::DType::bf16) {
     launch_half<__nv_bfloat16>(c, x, l, out, e);

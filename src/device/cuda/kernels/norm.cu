@@ -1,5 +1,5 @@
-// rms_norm, add_rms_norm, layer_norm. One block a row; the row is read twice, the second time from cache. Sums are
-// float32. RMSNorm: Zhang & Sennrich 2019. LayerNorm: Ba, Kiros & Hinton 2016 (two-pass variance).
+// rms_norm, add_rms_norm, layer_norm. One block a row. 16-bit rows of a multiple of 8 stay in registers between the sum
+// and the result; others are read twice, the second time from cache. Sums are float32. RMSNorm: Zhang & Sennrich 2019. LayerNorm: Ba, Kiros & Hinton 2016 (two-pass variance).
 
 #include "device/cuda/common.cuh"
 #include "device/cuda/launch.h"
@@ -64,11 +64,94 @@ __global__ void layer_norm_kernel(KView x, KView weight, KView bias, KView out, 
                           load_any(bias.data, bias.dtype, i));
 }
 
+template <class T>
+struct alignas(16) Eight {
+  T v[8];
+};
+
+constexpr int kMostChunks = 2;  // of 8 elements a thread, so rows of up to 16384
+
+// x (+ residual) -> sum, normed. kAdd: with the residual, whose sum is rounded to T before it is squared, as the plain
+// kernel does.
+template <class T, bool kAdd>
+__global__ void rms_norm_wide_kernel(const T* x, std::int64_t x_stride, const T* residual, std::int64_t residual_stride,
+                                     const float* weight, T* sum, std::int64_t sum_stride, T* out,
+                                     std::int64_t out_stride, int n, float eps, float offset) {
+  __shared__ float scratch[32];
+  let_next_start();
+  const std::int64_t row = blockIdx.x;
+  float values[kMostChunks][8];
+  float square = 0.0f;
+  wait_for_previous();
+#pragma unroll
+  for (int c = 0; c < kMostChunks; ++c) {
+    const int at = (c * blockDim.x + threadIdx.x) * 8;
+    if (at >= n) break;
+    const Eight<T> a = *reinterpret_cast<const Eight<T>*>(x + row * x_stride + at);
+    if constexpr (kAdd) {
+      const Eight<T> b = *reinterpret_cast<const Eight<T>*>(residual + row * residual_stride + at);
+      Eight<T> total;
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {
+        total.v[j] = from_float<T>(to_float(a.v[j]) + to_float(b.v[j]));
+        values[c][j] = to_float(total.v[j]);
+      }
+      *reinterpret_cast<Eight<T>*>(sum + row * sum_stride + at) = total;
+    } else {
+#pragma unroll
+      for (int j = 0; j < 8; ++j) values[c][j] = to_float(a.v[j]);
+    }
+#pragma unroll
+    for (int j = 0; j < 8; ++j) square += values[c][j] * values[c][j];
+  }
+  const float scale = rsqrtf(block_reduce<Sum>(square, scratch) / n + eps);
+#pragma unroll
+  for (int c = 0; c < kMostChunks; ++c) {
+    const int at = (c * blockDim.x + threadIdx.x) * 8;
+    if (at >= n) break;
+    const float4 low = *reinterpret_cast<const float4*>(weight + at);
+    const float4 high = *reinterpret_cast<const float4*>(weight + at + 4);
+    const float w[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+    Eight<T> result;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) result.v[j] = from_float<T>(values[c][j] * scale * (offset + w[j]));
+    *reinterpret_cast<Eight<T>*>(out + row * out_stride + at) = result;
+  }
+}
+
+bool wide_rows(const View& v) {
+  return v.shape.rank() == 2 && v.stride[0] % 8 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0;
+}
+
+// residual and sum may be null together.
+bool launch_wide(const Context& c, const View& x, const View* residual, const View& weight, const View* sum,
+                 const View& out, float eps, float offset) {
+  const std::int64_t n = x.shape.back();
+  if (!core::is_half(x.dtype) || weight.dtype != core::DType::f32 || n % 8 != 0 || n > 1024 * 8 * kMostChunks ||
+      !wide_rows(x) || !wide_rows(out) || (residual && (!wide_rows(*residual) || !wide_rows(*sum))) ||
+      reinterpret_cast<std::uintptr_t>(weight.data) % 16 != 0)
+    return false;
+  const auto run = [&](auto t) {
+    using T = typename decltype(t)::type;
+    const auto start = [&](auto kernel) {
+      launch(c, kernel, dim3(static_cast<unsigned>(x.shape[0])), static_cast<unsigned>(block_threads(n / 8)), 0, 1,
+             static_cast<const T*>(x.data), x.stride[0], residual ? static_cast<const T*>(residual->data) : nullptr,
+             residual ? residual->stride[0] : 0, static_cast<const float*>(weight.data),
+             sum ? static_cast<T*>(sum->data) : nullptr, sum ? sum->stride[0] : 0, static_cast<T*>(out.data),
+             out.stride[0], static_cast<int>(n), eps, offset);
+    };
+    residual ? start(&rms_norm_wide_kernel<T, true>) : start(&rms_norm_wide_kernel<T, false>);
+  };
+  x.dtype == core::DType::bf16 ? run(Type<__nv_bfloat16>{}) : run(Type<__half>{});
+  return true;
+}
+
 }  // namespace
 
 void rms_norm(const Context& c, const device::RmsNorm& op, const View& x, const View& weight, const View& out) {
   const std::int64_t rows = row_count(x);
   if (rows == 0) return;
+  if (launch_wide(c, x, nullptr, weight, nullptr, out, op.eps, op.weight_offset)) return;
   dispatch_float(x.dtype, "rms_norm", [&](auto t) {
     using T = typename decltype(t)::type;
     rms_norm_kernel<T><<<rows, block_threads(x.shape.back() / 4), 0, c.stream>>>(kview(x), kview(weight), kview(out),
@@ -81,6 +164,7 @@ void add_rms_norm(const Context& c, const device::AddRmsNorm& op, const View& x,
                   const View& weight, const View& sum, const View& normed) {
   const std::int64_t rows = row_count(x);
   if (rows == 0) return;
+  if (launch_wide(c, x, &residual, weight, &sum, normed, op.eps, op.weight_offset)) return;
   dispatch_float(x.dtype, "add_rms_norm", [&](auto t) {
     using T = typename decltype(t)::type;
     add_rms_norm_kernel<T><<<rows, block_threads(x.shape.back() / 4), 0, c.stream>>>(

@@ -1,4 +1,4 @@
-// rope: rotary position embedding (Su et al. 2021), half-split or interleaved pairs, and kv_write: this step's keys
+// rope, kv_write, and both for a whole layer in one launch (rope_kv_write). rope: rotary position embedding (Su et al. 2021), half-split or interleaved pairs, and kv_write: this step's keys
 // and values into the paged cache. Angles are float32 products as in the reference, reduced accurately (sinf, cosf;
 // not the fast intrinsics).
 
@@ -69,6 +69,93 @@ __global__ void kv_write_kernel(KView in, C* cache, int kv_heads, int head_dim, 
   }
 }
 
+// rope_kv_write: a warp takes one head of one token, first the query heads, then the key heads, then the value heads.
+struct RopeKv {
+  device::RopeKvWrite op;
+  KView q, k, v, out;
+  const std::int32_t* positions;
+  const float* inv_freq;
+  const float* long_inv_freq;
+  const std::int32_t* sequence_of;
+  const std::int32_t* rope_len;
+  const std::int64_t* slots;
+  const float* q_norm;  // [D] or null
+  const float* k_norm;
+  void* k_cache;
+  void* v_cache;
+  int block_tokens;
+};
+
+template <class T, class C>
+__global__ void __launch_bounds__(128) rope_kv_write_kernel(RopeKv r) {
+  let_next_start();
+  wait_for_previous();
+  const int token = blockIdx.x;
+  const int lane = threadIdx.x % 32;
+  const int q_heads = static_cast<int>(r.q.shape[1]);
+  const int kv_heads = static_cast<int>(r.k.shape[1]);
+  int head = blockIdx.y * 4 + threadIdx.x / 32;
+  if (head >= q_heads + 2 * kv_heads) return;
+  const std::int64_t slot = r.slots[token];
+  const std::int64_t block = slot / r.block_tokens * kv_heads;
+  const std::int64_t offset = slot % r.block_tokens;
+  if (head >= q_heads + kv_heads) {
+    head -= q_heads + kv_heads;
+    const int dim = static_cast<int>(r.v.shape[2]);
+    const T* from = static_cast<const T*>(r.v.data) + token * r.v.stride[0] + head * r.v.stride[1];
+    C* to = static_cast<C*>(r.v_cache) + ((block + head) * r.block_tokens + offset) * dim;
+    for (int i = lane; i < dim; i += 32) to[i] = from_float<C>(to_float(from[i]));
+    return;
+  }
+  const bool is_key = head >= q_heads;
+  if (is_key) head -= q_heads;
+  const KView& x = is_key ? r.k : r.q;
+  const int dim = static_cast<int>(x.shape[2]);
+  const T* from = static_cast<const T*>(x.data) + token * x.stride[0] + head * x.stride[1];
+  C* cached = static_cast<C*>(r.k_cache) + ((block + head) * r.block_tokens + offset) * dim;
+  T* turned = static_cast<T*>(r.out.data) + token * r.out.stride[0] + head * r.out.stride[1];
+  const float* weight = is_key ? r.k_norm : r.q_norm;
+  float scale = 1.0f;
+  if (weight) {
+    float square = 0.0f;
+    for (int i = lane; i < dim; i += 32) {
+      const float value = to_float(from[i]);
+      square += value * value;
+    }
+    scale = rsqrtf(warp_sum(square) / dim + r.op.eps);
+  }
+  // With a norm, its result is rounded to the activations' dtype, as the separate op would leave it.
+  const auto element = [&](int i) {
+    const float value = to_float(from[i]);
+    return weight ? to_float(from_float<T>(value * scale * (r.op.weight_offset + weight[i]))) : value;
+  };
+  const auto put = [&](int i, float value) {
+    const T rounded = from_float<T>(value);
+    if (is_key)
+      cached[i] = from_float<C>(to_float(rounded));
+    else
+      turned[i] = rounded;
+  };
+  const device::Rope& rope = r.op.rope;
+  const int half = rope.rotary_dim / 2;
+  const int length = rope.length == device::RopeLength::fixed ? 0 : r.rope_len[r.sequence_of[token]];
+  const float position = static_cast<float>(r.positions[token]);
+  for (int i = lane; i < half; i += 32) {
+    float sine;
+    float cosine;
+    sincosf(position * frequency(rope, r.inv_freq, r.long_inv_freq, i, length), &sine, &cosine);
+    sine *= rope.attention_factor;
+    cosine *= rope.attention_factor;
+    const int first = rope.interleaved ? 2 * i : i;
+    const int second = rope.interleaved ? 2 * i + 1 : i + half;
+    const float a = element(first);
+    const float b = element(second);
+    put(first, a * cosine - b * sine);
+    put(second, b * cosine + a * sine);
+  }
+  for (int i = rope.rotary_dim + lane; i < dim; i += 32) put(i, element(i));
+}
+
 void write_one(const Context& c, const View& in, void* cache, core::DType dtype, int kv_heads, int head_dim,
                const StepView& step) {
   dispatch_float(in.dtype, "kv_write", [&](auto t) {
@@ -96,6 +183,43 @@ void rope(const Context& c, const device::Rope& op, const View& x, const View& p
         long_inv_freq ? static_cast<const float*>(long_inv_freq->data) : nullptr, step.sequence_of, step.rope_len);
   });
   check_launch("rope");
+}
+
+void rope_kv_write(const Context& c, const device::RopeKvWrite& op, std::span<const View> in, const StepView& step,
+                   const View& out) {
+  const int tokens = static_cast<int>(in[0].shape[0]);
+  if (tokens == 0) return;
+  const device::KvLayer& layer = step.kv[static_cast<std::size_t>(op.layer)];
+  std::size_t next = 5;
+  RopeKv r{op,
+           kview(in[0]),
+           kview(in[1]),
+           kview(in[2]),
+           kview(out),
+           static_cast<const std::int32_t*>(in[3].data),
+           static_cast<const float*>(in[4].data),
+           nullptr,
+           step.sequence_of,
+           step.rope_len,
+           step.slots,
+           nullptr,
+           nullptr,
+           layer.k,
+           layer.v,
+           step.block_tokens};
+  if (op.rope.length == device::RopeLength::long_short) r.long_inv_freq = static_cast<const float*>(in[next++].data);
+  if (op.normed) {
+    r.q_norm = static_cast<const float*>(in[next++].data);
+    r.k_norm = static_cast<const float*>(in[next].data);
+  }
+  const auto heads = static_cast<unsigned>(in[0].shape[1] + 2 * in[1].shape[1]);
+  dispatch_float(in[0].dtype, "rope_kv_write", [&](auto t) {
+    dispatch_float(layer.dtype, "rope_kv_write", [&](auto u) {
+      using T = typename decltype(t)::type;
+      using C = typename decltype(u)::type;
+      launch(c, &rope_kv_write_kernel<T, C>, dim3(static_cast<unsigned>(tokens), (heads + 3) / 4), 128, 0, 1, r);
+    });
+  });
 }
 
 void kv_write(const Context& c, const device::KvWrite& op, const View& k, const View& v, const StepView& step) {

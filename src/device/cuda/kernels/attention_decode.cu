@@ -1,0 +1,286 @@
+// attention, one query a sequence, 16-bit cache, head sizes 64 and 128, compute capability 9.0 and above.
+//
+// The query heads that share a key head are the 16 rows of a tensor-core tile, so keys and values are read once (GQA:
+// Ainslie et al. 2023). A block takes a range of keys of one sequence and key head; its four warps take tiles of 32 keys
+// in turn, each with its own double buffer (cp.async) and its own online softmax, and are merged through shared memory.
+// Long sequences are cut into up to 8 blocks of a cluster, merged through each other's shared memory (split keys as in
+// Dao et al. 2023, "Flash-Decoding", without its second kernel). How a sequence is cut depends on its own length alone.
+
+#include "device/cuda/attention.cuh"
+#include "device/cuda/hopper.cuh"
+#include "device/cuda/mma.cuh"
+
+namespace fastllm::cuda {
+namespace {
+
+constexpr int kKeys = 32;  // of a tile
+constexpr int kWarps = 4;
+constexpr int kLeastKeys = 256;  // of a block
+constexpr int kMostSplits = 8;
+
+__host__ __device__ inline int keys_per_block(int keys) {
+  const int share = (keys + kMostSplits - 1) / kMostSplits;
+  return share <= kLeastKeys ? kLeastKeys : (share + kLeastKeys - 1) / kLeastKeys * kLeastKeys;
+}
+
+template <int kD>
+constexpr int kDecodeShared =
+    kWarps * 2 * 2 * kKeys * kD * 2 > kWarps * 16 * (kD + 4) * 4 ? kWarps * 2 * 2 * kKeys * kD * 2
+                                                                 : kWarps * 16 * (kD + 4) * 4;
+
+template <class T, int kD>
+__global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  extern __shared__ __align__(128) unsigned char shared_memory[];
+  __shared__ float tops[kWarps][16];
+  __shared__ float totals[kWarps][16];
+  __shared__ float top[16];
+  __shared__ float normaliser[16];
+  let_next_start();
+  wait_for_previous();
+  const int sequence = blockIdx.z;
+  const int token = c.query_start[sequence];
+  if (c.query_start[sequence + 1] - token != 1) return;  // all blocks of the cluster alike
+  const int splits = gridDim.x;
+  const int cuts = (c.group + 15) / 16;
+  const int kv_head = blockIdx.y / cuts;
+  const int first_head = kv_head * c.group + blockIdx.y % cuts * 16;
+  const int group = min(16, (kv_head + 1) * c.group - first_head);
+  const int length = c.kv_len[sequence];
+  const int oldest = c.window > 0 ? max(0, length - c.window) : 0;
+  const int origin = oldest / kLeastKeys * kLeastKeys;
+  const int share = keys_per_block(length - origin);
+  const int begin = max(oldest, origin + static_cast<int>(blockIdx.x) * share);
+  const int end = min(length, origin + static_cast<int>(blockIdx.x + 1) * share);
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+
+  constexpr int kColumns = kD / 8;
+  constexpr int kTileBytes = kKeys * kD * 2;
+  const std::uint32_t base =
+      static_cast<std::uint32_t>(__cvta_generic_to_shared(shared_memory)) + warp * (4 * kTileBytes);
+
+  std::uint32_t q[kD / 16][4];
+  {
+    const T* rows = static_cast<const T*>(c.q.data) + token * c.q.stride[0];
+    const auto pair = [&](int row, int column) {
+      return row < group ? *reinterpret_cast<const std::uint32_t*>(rows + (first_head + row) * c.q.stride[1] + column)
+                         : 0u;
+    };
+#pragma unroll
+    for (int kk = 0; kk < kD / 16; ++kk) {
+      const int column = kk * 16 + lane % 4 * 2;
+      q[kk][0] = pair(lane / 4, column);
+      q[kk][1] = pair(lane / 4 + 8, column);
+      q[kk][2] = pair(lane / 4, column + 8);
+      q[kk][3] = pair(lane / 4 + 8, column + 8);
+    }
+  }
+
+  const auto fill = [&](int tile, int buffer) {
+    const int first = tile * kKeys;
+    if (first < end) {
+      const int mine = min(first + lane, end - 1);
+      const std::int64_t row_of_lane = cache_row(c, sequence, kv_head, mine) * kD;
+      const std::uint32_t k_at = base + buffer * (2 * kTileBytes);
+#pragma unroll
+      for (int i = 0; i < kColumns; ++i) {
+        const int piece = i * 32 + lane;
+        const int row = piece / kColumns;
+        const int column = piece % kColumns;
+        const std::int64_t from = __shfl_sync(0xffffffffu, row_of_lane, row) + column * 8;
+        copy_async16(k_at + tile_offset<kKeys>(row, column), static_cast<const T*>(c.k) + from, true);
+        copy_async16(k_at + kTileBytes + tile_offset<kKeys>(row, column), static_cast<const T*>(c.v) + from, true);
+      }
+    }
+    commit_async();
+  };
+
+  float out[kD / 8][4] = {};
+  float best[2] = {-INFINITY, -INFINITY};
+  float total[2] = {};
+  int tile = begin / kKeys + warp;
+  fill(tile, 0);
+  for (int turn = 0; tile * kKeys < end; tile += kWarps, ++turn) {
+    fill(tile + kWarps, (turn + 1) % 2);
+    wait_async<1>();
+    __syncwarp();
+    const std::uint32_t k_at = base + turn % 2 * (2 * kTileBytes);
+    const std::uint32_t v_at = k_at + kTileBytes;
+    float s[kKeys / 8][4] = {};
+#pragma unroll
+    for (int kk = 0; kk < kD / 16; ++kk)
+#pragma unroll
+      for (int j = 0; j < kKeys / 16; ++j) {
+        std::uint32_t b[4];
+        load_matrix(b, k_at + tile_offset<kKeys>(j * 16 + lane % 8 + lane / 16 * 8, kk * 2 + lane / 8 % 2));
+        mma_16816<T>(s[j * 2], q[kk][0], q[kk][1], q[kk][2], q[kk][3], b[0], b[1]);
+        mma_16816<T>(s[j * 2 + 1], q[kk][0], q[kk][1], q[kk][2], q[kk][3], b[2], b[3]);
+      }
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      float higher = best[h];
+#pragma unroll
+      for (int j = 0; j < kKeys / 8; ++j)
+#pragma unroll
+        for (int f = 0; f < 2; ++f) {
+          const int at = tile * kKeys + j * 8 + lane % 4 * 2 + f;
+          float& x = s[j][h * 2 + f];
+          x = capped(c, x * c.scale);
+          if (at >= end || at < begin) x = -INFINITY;
+          higher = fmaxf(higher, x);
+        }
+      higher = fmaxf(higher, __shfl_xor_sync(0xffffffffu, higher, 1));
+      higher = fmaxf(higher, __shfl_xor_sync(0xffffffffu, higher, 2));
+      const float level = higher == -INFINITY ? 0.0f : higher;
+      const float keep = __expf(best[h] - level);
+      best[h] = higher;
+      float sum = 0.0f;
+#pragma unroll
+      for (int j = 0; j < kKeys / 8; ++j)
+#pragma unroll
+        for (int f = 0; f < 2; ++f) {
+          float& x = s[j][h * 2 + f];
+          x = __expf(x - level);
+          sum += x;
+        }
+      total[h] = total[h] * keep + sum;
+#pragma unroll
+      for (int d = 0; d < kD / 8; ++d) {
+        out[d][h * 2] *= keep;
+        out[d][h * 2 + 1] *= keep;
+      }
+    }
+#pragma unroll
+    for (int kk = 0; kk < kKeys / 16; ++kk) {
+      const std::uint32_t a0 = pack2<T>(s[kk * 2][0], s[kk * 2][1]);
+      const std::uint32_t a1 = pack2<T>(s[kk * 2][2], s[kk * 2][3]);
+      const std::uint32_t a2 = pack2<T>(s[kk * 2 + 1][0], s[kk * 2 + 1][1]);
+      const std::uint32_t a3 = pack2<T>(s[kk * 2 + 1][2], s[kk * 2 + 1][3]);
+#pragma unroll
+      for (int d = 0; d < kD / 16; ++d) {
+        std::uint32_t b[4];
+        load_matrix_transposed(b, v_at + tile_offset<kKeys>(kk * 16 + lane % 16, d * 2 + lane / 16));
+        mma_16816<T>(out[d * 2], a0, a1, a2, a3, b[0], b[1]);
+        mma_16816<T>(out[d * 2 + 1], a0, a1, a2, a3, b[2], b[3]);
+      }
+    }
+    __syncwarp();  // all lanes have read the buffer that the next turn fills
+  }
+  wait_async<0>();
+  __syncthreads();
+
+  // The four warps' sums, then the cluster's. kPitch floats a row; rows of a warp lie together.
+  constexpr int kPitch = kD + 4;
+  float* sums = reinterpret_cast<float*>(shared_memory);
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const int row = lane / 4 + h * 8;
+    float sum = total[h];
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+    if (lane % 4 == 0) {
+      tops[warp][row] = best[h];
+      totals[warp][row] = sum;
+    }
+    float* to = sums + (warp * 16 + row) * kPitch + lane % 4 * 2;
+#pragma unroll
+    for (int d = 0; d < kD / 8; ++d)
+      *reinterpret_cast<float2*>(to + d * 8) = make_float2(out[d][h * 2], out[d][h * 2 + 1]);
+  }
+  __syncthreads();
+  T* to = static_cast<T*>(c.out.data) + token * c.out.stride[0];
+  for (int i = threadIdx.x; i < group * (kD / 4); i += kWarps * 32) {
+    const int row = i / (kD / 4);
+    const int d = i % (kD / 4) * 4;
+    float highest = tops[0][row];
+#pragma unroll
+    for (int w = 1; w < kWarps; ++w) highest = fmaxf(highest, tops[w][row]);
+    float4 merged = {};
+    float weight = 0.0f;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      const float factor = tops[w][row] == -INFINITY ? 0.0f : __expf(tops[w][row] - highest);
+      const float4 part = *reinterpret_cast<const float4*>(sums + (w * 16 + row) * kPitch + d);
+      merged.x += factor * part.x;
+      merged.y += factor * part.y;
+      merged.z += factor * part.z;
+      merged.w += factor * part.w;
+      weight += factor * totals[w][row];
+    }
+    if (splits == 1) {
+      const uint2 packed{pack2<T>(merged.x / weight, merged.y / weight),
+                         pack2<T>(merged.z / weight, merged.w / weight)};
+      *reinterpret_cast<uint2*>(to + (first_head + row) * c.out.stride[1] + d) = packed;
+    } else {
+      // In place: this thread alone reads and writes these four columns of the row.
+      *reinterpret_cast<float4*>(sums + row * kPitch + d) = merged;
+      if (d == 0) {
+        top[row] = highest;
+        normaliser[row] = weight;
+      }
+    }
+  }
+  if (splits == 1) return;
+  cluster_sync();
+  const std::uint32_t sums_at = static_cast<std::uint32_t>(__cvta_generic_to_shared(sums));
+  const std::uint32_t top_at = static_cast<std::uint32_t>(__cvta_generic_to_shared(top));
+  const std::uint32_t normaliser_at = static_cast<std::uint32_t>(__cvta_generic_to_shared(normaliser));
+  for (int i = blockIdx.x * kWarps * 32 + threadIdx.x; i < group * (kD / 4); i += splits * kWarps * 32) {
+    const int row = i / (kD / 4);
+    const int d = i % (kD / 4) * 4;
+    float highest = -INFINITY;
+    for (int s = 0; s < splits; ++s) highest = fmaxf(highest, load_shared_float_of(shared_of(top_at + row * 4, s)));
+    float4 merged = {};
+    float weight = 0.0f;
+    for (int s = 0; s < splits; ++s) {
+      const float level = load_shared_float_of(shared_of(top_at + row * 4, s));
+      const float factor = level == -INFINITY ? 0.0f : __expf(level - highest);
+      const float4 part = load_shared_of(shared_of(sums_at + (row * kPitch + d) * 4, s));
+      merged.x += factor * part.x;
+      merged.y += factor * part.y;
+      merged.z += factor * part.z;
+      merged.w += factor * part.w;
+      weight += factor * load_shared_float_of(shared_of(normaliser_at + row * 4, s));
+    }
+    const uint2 packed{pack2<T>(merged.x / weight, merged.y / weight), pack2<T>(merged.z / weight, merged.w / weight)};
+    *reinterpret_cast<uint2*>(to + (first_head + row) * c.out.stride[1] + d) = packed;
+  }
+  cluster_sync();  // the others may still read this block's sums
+#endif
+}
+
+template <class T, int kD>
+void launch_decode(const Context& c, const AttentionCall& call, int max_kv) {
+  static const cudaError_t allowed =
+      cudaFuncSetAttribute(decode_kernel<T, kD>, cudaFuncAttributeMaxDynamicSharedMemorySize, kDecodeShared<kD>);
+  check(allowed, "attention");
+  const int keys = call.window > 0 ? std::min(max_kv, call.window + kLeastKeys) : max_kv;
+  int splits = 1;
+  while (splits < kMostSplits && splits * kLeastKeys < keys) splits *= 2;
+  const int cuts = (call.group + 15) / 16;
+  const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>(call.kv_heads * cuts),
+                  static_cast<unsigned>(call.sequences));
+  launch(c, decode_kernel<T, kD>, grid, kWarps * 32, kDecodeShared<kD>, splits, call);
+}
+
+}  // namespace
+
+bool attention_decode(const Context& c, const AttentionCall& call, core::DType q, core::DType cache, int max_kv) {
+  const auto even = [](const KView& v, int elements) {
+    return v.stride[0] % elements == 0 && v.stride[1] % elements == 0 &&
+           reinterpret_cast<std::uintptr_t>(v.data) % (static_cast<std::size_t>(elements) * 2) == 0;
+  };
+  if (!c.overlapped || q != cache || !core::is_half(q) || call.head_dim != call.v_head_dim || call.sequences > 65535 ||
+      !even(call.q, 2) || !even(call.out, 4))
+    return false;
+  if (call.head_dim != 64 && call.head_dim != 128) return false;
+  const bool bf16 = q == core::DType::bf16;
+  if (call.head_dim == 64)
+    bf16 ? launch_decode<__nv_bfloat16, 64>(c, call, max_kv) : launch_decode<__half, 64>(c, call, max_kv);
+  else
+    bf16 ? launch_decode<__nv_bfloat16, 128>(c, call, max_kv) : launch_decode<__half, 128>(c, call, max_kv);
+  return true;
+}
+
+}  // namespace fastllm::cuda

@@ -1,0 +1,293 @@
+// linear on Hopper (sm_90a), 16-bit weights: out[T, N] = act(scale * x W^T + bias) + residual, one kernel from a single
+// token to thousands.
+//
+// The weight is the left operand: a block takes kRows rows of W and kTokens tokens, so that one token wastes nothing but
+// idle product columns and the tile that streams from memory is always full. One warp keeps kStages tiles of W and x on
+// their way (TMA), a warpgroup per 64 rows multiplies (wgmma). A small product is cut along K over the blocks of a
+// cluster, which add their sums through shared memory in a fixed order: no workspace, no atomics, the same bits every
+// time. Weights do not depend on the kernel before, so the first tiles are under way before that one has ended
+// (programmatic dependent launch).
+//
+// gated: W holds gate and up rows in alternating groups of 8; out[T, N / 2] = act(gate) * up.
+
+#include "device/cuda/common.cuh"
+#include "device/cuda/epilogue.cuh"
+#include "device/cuda/hopper.cuh"
+#include "device/cuda/launch.h"
+
+namespace fastllm::cuda {
+namespace {
+
+constexpr int kDepth = 64;  // elements of K in a tile: 128 bytes, one swizzle row
+constexpr int kTargetBlocks = 132;
+
+template <int kRows_, int kTokens_, int kStages_, int kPerSm_>
+struct Shape {
+  static constexpr int kRows = kRows_, kTokens = kTokens_, kStages = kStages_, kPerSm = kPerSm_;
+  static constexpr int kGroups = kRows / 64;  // warpgroups that multiply
+  static constexpr int kThreads = kGroups * 128 + 32;
+  static constexpr int kWeightBytes = kRows * kDepth * 2;
+  static constexpr int kStageBytes = kWeightBytes + kTokens * kDepth * 2;
+  static constexpr int kPitch =
+      kRows + 4;  // floats between tokens of the sums, so that a warp's stores touch all banks
+  static constexpr int kSumBytes = kTokens * kPitch * 4;
+  static constexpr int kShared = (kStages * kStageBytes > kSumBytes ? kStages * kStageBytes : kSumBytes) + 1024;
+};
+
+struct Product {
+  int tokens, rows, depth;  // T, N (rows of W), K
+  void* out;
+  std::int64_t out_stride;
+  Epilogue epilogue;
+  bool gated, wide, floats;  // wide: four outputs can be stored at once; floats: out is float32
+};
+
+template <class T, class S>
+__global__ void __launch_bounds__(S::kThreads, S::kPerSm)
+    hopper_kernel(const __grid_constant__ CUtensorMap w_map, const __grid_constant__ CUtensorMap x_map, Product p) {
+#if FASTLLM_HOPPER_CODE
+  extern __shared__ unsigned char shared_memory[];
+  __shared__ std::uint64_t barriers[2 * S::kStages];
+  const std::uint32_t tiles =
+      (static_cast<std::uint32_t>(__cvta_generic_to_shared(shared_memory)) + 1023) & ~std::uint32_t{1023};
+  const std::uint32_t full = static_cast<std::uint32_t>(__cvta_generic_to_shared(barriers));
+  const std::uint32_t empty = full + S::kStages * 8;
+  const int splits = gridDim.x;
+  const int split = blockIdx.x;
+  const int first_token = blockIdx.y * S::kTokens;
+  const int first_row = blockIdx.z * S::kRows;
+  const int steps = (p.depth + kDepth - 1) / kDepth;
+  const int begin = steps * split / splits;
+  const int count = steps * (split + 1) / splits - begin;
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+
+  let_next_start();
+  if (threadIdx.x == 0) {
+    prefetch_map(w_map);
+    prefetch_map(x_map);
+    for (int s = 0; s < S::kStages; ++s) {
+      barrier_init(full + s * 8, 1);
+      barrier_init(empty + s * 8, S::kGroups);
+    }
+    barrier_init_done();
+  }
+  __syncthreads();
+
+  float sums[S::kTokens / 2];
+  if (warp == S::kGroups * 4) {  // the warp that copies
+    if (lane == 0) {
+      const int ahead = min(count, S::kStages);
+      for (int i = 0; i < ahead; ++i) {
+        barrier_expect(full + i * 8, S::kStageBytes);
+        copy_box(tiles + i * S::kStageBytes, w_map, full + i * 8, (begin + i) * kDepth, first_row);
+      }
+      wait_for_previous();
+      for (int i = 0; i < ahead; ++i)
+        copy_box(tiles + i * S::kStageBytes + S::kWeightBytes, x_map, full + i * 8, (begin + i) * kDepth, first_token);
+      for (int i = ahead; i < count; ++i) {
+        const int slot = i % S::kStages;
+        barrier_wait(empty + slot * 8, (i / S::kStages - 1) & 1);
+        barrier_expect(full + slot * 8, S::kStageBytes);
+        copy_box(tiles + slot * S::kStageBytes, w_map, full + slot * 8, (begin + i) * kDepth, first_row);
+        copy_box(tiles + slot * S::kStageBytes + S::kWeightBytes, x_map, full + slot * 8, (begin + i) * kDepth,
+                 first_token);
+      }
+    }
+    __syncwarp();
+  } else {
+    const int group = warp / 4;
+#pragma unroll
+    for (int i = 0; i < S::kTokens / 2; ++i) sums[i] = 0.0f;
+    for (int i = 0; i < count; ++i) {
+      const int slot = i % S::kStages;
+      barrier_wait(full + slot * 8, (i / S::kStages) & 1);
+      const std::uint32_t w_at = tiles + slot * S::kStageBytes + group * (64 * kDepth * 2);
+      const std::uint32_t x_at = tiles + slot * S::kStageBytes + S::kWeightBytes;
+      products_begin();
+#pragma unroll
+      for (int kk = 0; kk < kDepth / 16; ++kk)
+        Products<T, S::kTokens>::add(sums, tile_descriptor(w_at + kk * 32), tile_descriptor(x_at + kk * 32), 1);
+      products_commit();
+      products_wait<1>();  // the tile before this one has been read
+      if (i > 0 && threadIdx.x % 128 == 0) barrier_arrive(empty + (i - 1) % S::kStages * 8);
+    }
+    products_wait<0>();
+    // The tiles are done with; the sums take their place.
+    asm volatile("bar.sync 1, %0;" ::"n"(S::kGroups * 128) : "memory");
+    const int row = group * 64 + warp % 4 * 16 + lane / 4;
+#pragma unroll
+    for (int i = 0; i < S::kTokens / 8; ++i) {
+      const std::uint32_t to = tiles + ((i * 8 + lane % 4 * 2) * S::kPitch + row) * 4;
+      store_shared(to, sums[i * 4]);
+      store_shared(to + S::kPitch * 4, sums[i * 4 + 1]);
+      store_shared(to + 32, sums[i * 4 + 2]);
+      store_shared(to + S::kPitch * 4 + 32, sums[i * 4 + 3]);
+    }
+  }
+  wait_for_previous();
+  if (splits > 1)
+    cluster_sync();
+  else
+    __syncthreads();
+
+  // Four rows of W at a time for one token; the blocks of the cluster share the work. Gated: 8 rows, gate and up.
+  const int quads = p.gated ? S::kRows / 8 : S::kRows / 4;
+  const int items = min(S::kTokens, p.tokens - first_token) * quads;
+  for (int item = split * S::kThreads + threadIdx.x; item < items; item += splits * S::kThreads) {
+    const int token = item / quads;
+    const int quad = item % quads;
+    const int row = p.gated ? quad / 2 * 16 + quad % 2 * 4 : quad * 4;
+    if (first_row + row >= p.rows) continue;
+    const std::uint32_t at = tiles + (token * S::kPitch + row) * 4;
+    float values[4] = {};
+    float ups[4] = {};
+    for (int s = 0; s < splits; ++s) {
+      const std::uint32_t there = splits > 1 ? shared_of(at, s) : at;
+      const float4 v = splits > 1 ? load_shared_of(there) : load_shared(there);
+      values[0] += v.x;
+      values[1] += v.y;
+      values[2] += v.z;
+      values[3] += v.w;
+      if (p.gated) {
+        const float4 u = splits > 1 ? load_shared_of(there + 32) : load_shared(there + 32);
+        ups[0] += u.x;
+        ups[1] += u.y;
+        ups[2] += u.z;
+        ups[3] += u.w;
+      }
+    }
+    const int m = first_token + token;
+    const int n = first_row + row;
+    if (p.gated) {
+      const int column = n / 16 * 8 + n % 8;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        float gate = values[j] * p.epilogue.scale;
+        float up = ups[j] * p.epilogue.scale;
+        if (p.epilogue.bias) {
+          gate += p.epilogue.bias[n + j];
+          up += p.epilogue.bias[n + 8 + j];
+        }
+        values[j] = activate(p.epilogue.activation, gate, 0.0f) * up;
+      }
+      store4(static_cast<T*>(p.out) + m * p.out_stride + column, values, p.wide);
+    } else if (p.floats) {
+      float* to = static_cast<float*>(p.out) + m * p.out_stride + n;
+      finish4<T>(p.epilogue, m, n, values, p.rows - n);
+      if (p.wide && n + 3 < p.rows)
+        *reinterpret_cast<float4*>(to) = make_float4(values[0], values[1], values[2], values[3]);
+      else
+        for (int j = 0; j < min(4, p.rows - n); ++j) to[j] = values[j];
+    } else if (p.wide && n + 3 < p.rows) {
+      finish4<T>(p.epilogue, m, n, values, 4);
+      store4(static_cast<T*>(p.out) + m * p.out_stride + n, values, true);
+    } else {
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        if (n + j < p.rows) store(static_cast<T*>(p.out), p.out_stride, m, n + j, values[j], p.epilogue);
+    }
+  }
+  if (splits > 1) cluster_sync();  // the others may still read this block's sums
+#endif
+}
+
+using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
+
+EncodeTiled encode_tiled() {
+  static const EncodeTiled found = [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult result{};
+    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result),
+          "linear");
+    return reinterpret_cast<EncodeTiled>(function);
+  }();
+  return found;
+}
+
+// Boxes of `box` rows by 64 columns of a [rows, columns] matrix of 16-bit elements, swizzled by 128 bytes.
+CUtensorMap map_of(core::DType dtype, const void* data, std::int64_t rows, std::int64_t columns, std::int64_t stride,
+                   int box) {
+  CUtensorMap map{};
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(stride) * 2};
+  const cuuint32_t boxes[2] = {kDepth, static_cast<cuuint32_t>(box)};
+  const cuuint32_t steps[2] = {1, 1};
+  const EncodeTiled encode = encode_tiled();
+  const CUresult status =
+      encode ? encode(&map,
+                      dtype == core::DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+                      2, const_cast<void*>(data), sizes, strides, boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
+             : CUDA_ERROR_NOT_FOUND;
+  if (status != CUDA_SUCCESS)
+    core::fail(core::ErrorCode::internal, core::cat("[linear] a tensor map of [", rows, ", ", columns,
+                                                    "] was refused with code ", static_cast<int>(status), "."));
+  return map;
+}
+
+template <class T, class S>
+void launch_shape(const Context& c, const View& x, const DenseLinear& l, const Product& product, int splits) {
+  static const cudaError_t allowed =
+      cudaFuncSetAttribute(hopper_kernel<T, S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kShared);
+  check(allowed, "linear");
+  const CUtensorMap w_map = map_of(l.dtype, l.data, product.rows, product.depth, product.depth, S::kRows);
+  const CUtensorMap x_map = map_of(x.dtype, x.data, product.tokens, product.depth, x.stride[0], S::kTokens);
+  const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>((product.tokens + S::kTokens - 1) / S::kTokens),
+                  static_cast<unsigned>((product.rows + S::kRows - 1) / S::kRows));
+  launch(c, hopper_kernel<T, S>, grid, S::kThreads, S::kShared, splits, w_map, x_map, product);
+}
+
+// Parts of K, so that `blocks` blocks become enough to fill the GPU while each still has 4 tiles to stream.
+int splits_for(int blocks, int depth, int wanted) {
+  int splits = 1;
+  while (splits < 8 && blocks * splits < wanted && depth / kDepth >= splits * 2 * 4) splits *= 2;
+  return splits;
+}
+
+template <class T>
+void launch_hopper(const Context& c, const View& x, const DenseLinear& l, const Product& p) {
+  const int narrow = (p.rows + 63) / 64;
+  const int broad = (p.rows + 127) / 128;
+  // A little over one block per multiprocessor: two fit, and the second wave of a product that just misses is costly.
+  const int streaming = splits_for(narrow, p.depth, kTargetBlocks - 12);
+  if (p.tokens <= 8) return launch_shape<T, Shape<64, 8, 11, 2>>(c, x, l, p, streaming);
+  if (p.tokens <= 16) return launch_shape<T, Shape<64, 16, 10, 2>>(c, x, l, p, streaming);
+  if (p.tokens <= 32) return launch_shape<T, Shape<64, 32, 8, 2>>(c, x, l, p, streaming);
+  if (p.tokens <= 64) return launch_shape<T, Shape<64, 64, 6, 2>>(c, x, l, p, streaming);
+  const int large = broad * ((p.tokens + 255) / 256);
+  if (p.tokens > 128 && large >= kTargetBlocks - 32) return launch_shape<T, Shape<128, 256, 4, 1>>(c, x, l, p, 1);
+  const int medium = broad * ((p.tokens + 127) / 128);
+  launch_shape<T, Shape<128, 128, 3, 2>>(c, x, l, p, splits_for(medium, p.depth, kTargetBlocks - 12));
+}
+
+}  // namespace
+
+bool linear_hopper(const Context& c, const device::Linear& op, const View& x, const View* residual,
+                   const DenseLinear& l, const View& out) {
+  const bool floats = out.dtype == core::DType::f32 && !residual && !l.gated;
+  if (!c.hopper || !core::is_half(l.dtype) || x.dtype != l.dtype || (out.dtype != l.dtype && !floats)) return false;
+  if (l.in_features % 8 != 0 || x.stride[0] % 8 != 0 || reinterpret_cast<std::uintptr_t>(x.data) % 16 != 0 ||
+      reinterpret_cast<std::uintptr_t>(l.data) % 16 != 0)
+    return false;
+  Product product{};
+  product.tokens = static_cast<int>(x.shape[0]);
+  product.rows = static_cast<int>(l.rows());
+  product.depth = static_cast<int>(l.in_features);
+  product.out = out.data;
+  product.out_stride = out.stride[0];
+  product.epilogue = epilogue_of(op, residual, l);
+  product.gated = l.gated;
+  product.floats = floats;
+  const auto fits = [](const View& v) {
+    return v.stride[0] % 4 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % (4 * core::dtype_size(v.dtype)) == 0;
+  };
+  product.wide = fits(out) && (!residual || fits(*residual));
+  if (l.dtype == core::DType::bf16)
+    launch_hopper<__nv_bfloat16>(c, x, l, product);
+  else
+    launch_hopper<__half>(c, x, l, product);
+  return true;
+}
+
+}  // namespace fastllm::cuda
