@@ -202,8 +202,10 @@ __global__ void __launch_bounds__(128) general_kernel(Call c) {
 // ---- tensor-core prefill
 // ------------------------------------------------------------------------------------------------------
 
-constexpr int kQueryTile = 64;  // 4 warps of 16 rows
+constexpr int kQueryWarps = 8;
+constexpr int kQueryTile = kQueryWarps * 16;
 constexpr int kKeyTile = 64;
+constexpr float kLog2E = 1.4426950408889634f;
 
 // Which tile of which sequence block x works on: tiles are counted over sequences with more than one query.
 __device__ inline bool find_tile(const Call& c, int tile, int& sequence, int& first) {
@@ -222,91 +224,117 @@ __device__ inline bool find_tile(const Call& c, int tile, int& sequence, int& fi
   return false;
 }
 
+// A warp takes 16 rows, whose query stays in registers; all warps share tiles of 64 keys, the next of which is on its
+// way (cp.async). Scores are kept times log2(e), so that the exponential is one instruction.
 template <class T, int kD>
-__global__ void __launch_bounds__(128) prefill_kernel(Call c) {
+__global__ void __launch_bounds__(kQueryWarps * 32, kD == 64 ? 2 : 1) prefill_kernel(Call c) {
   extern __shared__ __align__(128) unsigned char shared_memory[];
+  let_next_start();
+  wait_for_previous();
   const std::uint32_t base = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared_memory));
   constexpr int kTileBytes = kKeyTile * kD * 2;
-  const std::uint32_t q_at = base;
+  constexpr int kColumns = kD / 8;
+  constexpr int kThreads = kQueryWarps * 32;
   int sequence = 0;
   int first = 0;
   if (!find_tile(c, blockIdx.x, sequence, first)) return;
   const int head = blockIdx.y;
   const int kv_head = head / c.group;
-  const int queries_end = c.query_start[sequence + 1];
-  const int rows = min(kQueryTile, queries_end - first);
+  const int rows = min(kQueryTile, c.query_start[sequence + 1] - first);
   const int position = c.positions[first];
   const int visible = position + rows;  // keys the last row sees
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
   const int oldest = c.window > 0 ? max(0, position + 1 - c.window) : 0;
-  const int first_tile = oldest / kKeyTile;
   const int tiles = (visible + kKeyTile - 1) / kKeyTile;
+  // The two rows of this lane, and the positions of the warp's first and last.
+  const int row = warp * 16 + lane / 4;
+  const int lowest = position + warp * 16;
+  const float scale = c.softcap > 0.0f ? c.scale : c.scale * kLog2E;
 
-  constexpr int kColumns = kD / 8;
-  for (int i = threadIdx.x; i < kQueryTile * kColumns; i += 128) {
-    const int row = i / kColumns;
-    const T* from =
-        static_cast<const T*>(c.q.data) + (first + min(row, rows - 1)) * c.q.stride[0] + head * c.q.stride[1];
-    copy_async16(q_at + tile_offset<kQueryTile>(row, i % kColumns), from + (i % kColumns) * 8, true);
-  }
-  auto fill = [&](int tile) {
+  const auto fill = [&](int tile) {
     if (tile < tiles) {
-      const std::uint32_t k_at = base + (1 + (tile % 2) * 2) * kTileBytes;
-      for (int i = threadIdx.x; i < kKeyTile * kColumns; i += 128) {
-        const int row = i / kColumns;
-        const int at = tile * kKeyTile + row;
-        const bool inside = at < visible;
-        const std::int64_t offset = inside ? cache_row(c, sequence, kv_head, at) * kD + (i % kColumns) * 8 : 0;
-        copy_async16(k_at + tile_offset<kKeyTile>(row, i % kColumns), static_cast<const T*>(c.k) + offset, inside);
-        copy_async16(k_at + kTileBytes + tile_offset<kKeyTile>(row, i % kColumns), static_cast<const T*>(c.v) + offset,
-                     inside);
+      const std::uint32_t k_at = base + tile % 2 * (2 * kTileBytes);
+#pragma unroll
+      for (int i = 0; i < kKeyTile * kColumns / kThreads; ++i) {
+        const int piece = i * kThreads + threadIdx.x;
+        const int key = piece / kColumns;
+        const int column = piece % kColumns;
+        const std::int64_t from =
+            cache_row(c, sequence, kv_head, min(tile * kKeyTile + key, visible - 1)) * kD + column * 8;
+        copy_async16(k_at + tile_offset<kKeyTile>(key, column), static_cast<const T*>(c.k) + from, true);
+        copy_async16(k_at + kTileBytes + tile_offset<kKeyTile>(key, column), static_cast<const T*>(c.v) + from, true);
       }
     }
     commit_async();
   };
-  fill(first_tile);
+  fill(oldest / kKeyTile);
+
+  std::uint32_t q[kD / 16][4];
+  {
+    const T* from = static_cast<const T*>(c.q.data) + head * c.q.stride[1];
+    const std::int64_t low = (first + min(row, rows - 1)) * c.q.stride[0];
+    const std::int64_t high = (first + min(row + 8, rows - 1)) * c.q.stride[0];
+#pragma unroll
+    for (int kk = 0; kk < kD / 16; ++kk) {
+      const int column = kk * 16 + lane % 4 * 2;
+      q[kk][0] = *reinterpret_cast<const std::uint32_t*>(from + low + column);
+      q[kk][1] = *reinterpret_cast<const std::uint32_t*>(from + high + column);
+      q[kk][2] = *reinterpret_cast<const std::uint32_t*>(from + low + column + 8);
+      q[kk][3] = *reinterpret_cast<const std::uint32_t*>(from + high + column + 8);
+    }
+  }
 
   float out[kD / 8][4] = {};
   float best[2] = {-INFINITY, -INFINITY};
   float total[2] = {};
-  for (int tile = first_tile; tile < tiles; ++tile) {
+  for (int tile = oldest / kKeyTile; tile < tiles; ++tile) {
+    wait_async<0>();
+    __syncthreads();  // the tile is there, and nobody reads the other buffer any more
     fill(tile + 1);
-    wait_async<1>();
-    __syncthreads();
-    const std::uint32_t k_at = base + (1 + (tile % 2) * 2) * kTileBytes;
+    const int first_key = tile * kKeyTile;
+    if (first_key > lowest + 15) continue;  // in the future of all 16 rows
+    const std::uint32_t k_at = base + tile % 2 * (2 * kTileBytes);
     const std::uint32_t v_at = k_at + kTileBytes;
     float s[kKeyTile / 8][4] = {};
 #pragma unroll
-    for (int kk = 0; kk < kD / 16; ++kk) {
-      std::uint32_t a[4];
-      load_matrix(a, q_at + tile_offset<kQueryTile>(warp * 16 + lane % 16, kk * 2 + lane / 16));
+    for (int kk = 0; kk < kD / 16; ++kk)
 #pragma unroll
       for (int j = 0; j < kKeyTile / 16; ++j) {
         std::uint32_t b[4];
-        load_matrix(b, k_at + tile_offset<kKeyTile>(j * 16 + lane % 8 + (lane / 16) * 8, kk * 2 + (lane / 8) % 2));
-        mma_16816<T>(s[j * 2], a[0], a[1], a[2], a[3], b[0], b[1]);
-        mma_16816<T>(s[j * 2 + 1], a[0], a[1], a[2], a[3], b[2], b[3]);
+        load_matrix(b, k_at + tile_offset<kKeyTile>(j * 16 + lane % 8 + lane / 16 * 8, kk * 2 + lane / 8 % 2));
+        mma_16816<T>(s[j * 2], q[kk][0], q[kk][1], q[kk][2], q[kk][3], b[0], b[1]);
+        mma_16816<T>(s[j * 2 + 1], q[kk][0], q[kk][1], q[kk][2], q[kk][3], b[2], b[3]);
       }
-    }
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {  // the two rows of this lane
-      const int row_position = position + warp * 16 + lane / 4 + h * 8;
-      float higher = best[h];
+    for (int j = 0; j < kKeyTile / 8; ++j)
+#pragma unroll
+      for (int f = 0; f < 4; ++f) s[j][f] *= scale;
+    if (c.softcap > 0.0f) {
 #pragma unroll
       for (int j = 0; j < kKeyTile / 8; ++j)
 #pragma unroll
-        for (int f = 0; f < 2; ++f) {
-          const int at = tile * kKeyTile + j * 8 + (lane % 4) * 2 + f;
-          float& x = s[j][h * 2 + f];
-          x = capped(c, x * c.scale);
-          if (at > row_position || (c.window > 0 && at <= row_position - c.window)) x = -INFINITY;
-          higher = fmaxf(higher, x);
+        for (int f = 0; f < 4; ++f) s[j][f] = tanhf(s[j][f] / c.softcap) * c.softcap * kLog2E;
+    }
+    if (first_key + kKeyTile - 1 > lowest || (c.window > 0 && first_key <= lowest + 15 - c.window)) {
+#pragma unroll
+      for (int j = 0; j < kKeyTile / 8; ++j)
+#pragma unroll
+        for (int f = 0; f < 4; ++f) {
+          const int key = first_key + j * 8 + lane % 4 * 2 + f % 2;
+          const int at = position + row + f / 2 * 8;
+          if (key > at || (c.window > 0 && key <= at - c.window)) s[j][f] = -INFINITY;
         }
+    }
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      float higher = best[h];
+#pragma unroll
+      for (int j = 0; j < kKeyTile / 8; ++j) higher = fmaxf(higher, fmaxf(s[j][h * 2], s[j][h * 2 + 1]));
       higher = fmaxf(higher, __shfl_xor_sync(0xffffffffu, higher, 1));
       higher = fmaxf(higher, __shfl_xor_sync(0xffffffffu, higher, 2));
-      const float base_of = higher == -INFINITY ? 0.0f : higher;
-      const float keep = __expf(best[h] - base_of);
+      const float level = higher == -INFINITY ? 0.0f : higher;
+      const float keep = exp2f(best[h] - level);
       best[h] = higher;
       float sum = 0.0f;
 #pragma unroll
@@ -314,7 +342,7 @@ __global__ void __launch_bounds__(128) prefill_kernel(Call c) {
 #pragma unroll
         for (int f = 0; f < 2; ++f) {
           float& x = s[j][h * 2 + f];
-          x = __expf(x - base_of);
+          x = exp2f(x - level);
           sum += x;
         }
       total[h] = total[h] * keep + sum;
@@ -338,32 +366,30 @@ __global__ void __launch_bounds__(128) prefill_kernel(Call c) {
         mma_16816<T>(out[d * 2 + 1], a0, a1, a2, a3, b[2], b[3]);
       }
     }
-    __syncthreads();
   }
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     float sum = total[h];
     sum += __shfl_xor_sync(0xffffffffu, sum, 1);
     sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-    const int row = warp * 16 + lane / 4 + h * 8;
-    if (row >= rows) continue;
-    T* to = static_cast<T*>(c.out.data) + (first + row) * c.out.stride[0] + head * c.out.stride[1];
+    if (row + h * 8 >= rows) continue;
+    const float factor = 1.0f / sum;
+    T* to =
+        static_cast<T*>(c.out.data) + (first + row + h * 8) * c.out.stride[0] + head * c.out.stride[1] + lane % 4 * 2;
 #pragma unroll
-    for (int d = 0; d < kD / 8; ++d) {
-      to[d * 8 + (lane % 4) * 2] = from_float<T>(out[d][h * 2] / sum);
-      to[d * 8 + (lane % 4) * 2 + 1] = from_float<T>(out[d][h * 2 + 1] / sum);
-    }
+    for (int d = 0; d < kD / 8; ++d)
+      *reinterpret_cast<std::uint32_t*>(to + d * 8) = pack2<T>(out[d][h * 2] * factor, out[d][h * 2 + 1] * factor);
   }
 }
 
 template <class T, int kD>
 void launch_prefill(const Context& c, const Call& call, int tokens, int heads) {
-  constexpr int kShared = 5 * kKeyTile * kD * 2;
+  constexpr int kShared = 4 * kKeyTile * kD * 2;
   static const cudaError_t allowed =
       cudaFuncSetAttribute(prefill_kernel<T, kD>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   check(allowed, "attention");
-  const int tiles = (tokens + kQueryTile - 1) / kQueryTile + call.sequences;
-  prefill_kernel<T, kD><<<dim3(tiles, heads), 128, kShared, c.stream>>>(call);
+  const auto tiles = static_cast<unsigned>((tokens + kQueryTile - 1) / kQueryTile + call.sequences);
+  launch(c, prefill_kernel<T, kD>, dim3(tiles, static_cast<unsigned>(heads)), kQueryWarps * 32, kShared, 1, call);
 }
 
 template <class T, class C>
@@ -406,8 +432,10 @@ void attention(const Context& c, const device::Attention& op, const View& q, con
       }
       if (!any_prefill) return;
       if constexpr (std::is_same_v<T, C> && !std::is_same_v<T, float>) {
-        const bool whole = layer.head_dim == layer.v_head_dim && q.stride[1] % 8 == 0 && q.stride[0] % 8 == 0 &&
-                           reinterpret_cast<std::uintptr_t>(q.data) % 16 == 0;
+        const auto even = [](const View& v) {
+          return v.stride[0] % 2 == 0 && v.stride[1] % 2 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 4 == 0;
+        };
+        const bool whole = layer.head_dim == layer.v_head_dim && even(q) && even(out);
         if (whole && layer.head_dim == 64) return launch_prefill<T, 64>(c, call, step.tokens, heads);
         if (whole && layer.head_dim == 128) return launch_prefill<T, 128>(c, call, step.tokens, heads);
       }

@@ -69,7 +69,8 @@ __global__ void kv_write_kernel(KView in, C* cache, int kv_heads, int head_dim, 
   }
 }
 
-// rope_kv_write: a warp takes one head of one token, first the query heads, then the key heads, then the value heads.
+// rope_kv_write: a block takes some heads of one token and works out the token's angles once; its warps take heads in
+// turn, first the query heads, then the key heads, then the value heads.
 struct RopeKv {
   device::RopeKvWrite op;
   KView q, k, v, out;
@@ -86,74 +87,80 @@ struct RopeKv {
   int block_tokens;
 };
 
+constexpr int kMostPairs = 128;  // of a head
+
 template <class T, class C>
-__global__ void __launch_bounds__(128) rope_kv_write_kernel(RopeKv r) {
+__global__ void __launch_bounds__(128) rope_kv_write_kernel(RopeKv r, int heads_per_block) {
+  __shared__ float2 turns[kMostPairs];  // cosine and sine
   let_next_start();
   wait_for_previous();
   const int token = blockIdx.x;
   const int lane = threadIdx.x % 32;
   const int q_heads = static_cast<int>(r.q.shape[1]);
   const int kv_heads = static_cast<int>(r.k.shape[1]);
-  int head = blockIdx.y * 4 + threadIdx.x / 32;
-  if (head >= q_heads + 2 * kv_heads) return;
-  const std::int64_t slot = r.slots[token];
-  const std::int64_t block = slot / r.block_tokens * kv_heads;
-  const std::int64_t offset = slot % r.block_tokens;
-  if (head >= q_heads + kv_heads) {
-    head -= q_heads + kv_heads;
-    const int dim = static_cast<int>(r.v.shape[2]);
-    const T* from = static_cast<const T*>(r.v.data) + token * r.v.stride[0] + head * r.v.stride[1];
-    C* to = static_cast<C*>(r.v_cache) + ((block + head) * r.block_tokens + offset) * dim;
-    for (int i = lane; i < dim; i += 32) to[i] = from_float<C>(to_float(from[i]));
-    return;
-  }
-  const bool is_key = head >= q_heads;
-  if (is_key) head -= q_heads;
-  const KView& x = is_key ? r.k : r.q;
-  const int dim = static_cast<int>(x.shape[2]);
-  const T* from = static_cast<const T*>(x.data) + token * x.stride[0] + head * x.stride[1];
-  C* cached = static_cast<C*>(r.k_cache) + ((block + head) * r.block_tokens + offset) * dim;
-  T* turned = static_cast<T*>(r.out.data) + token * r.out.stride[0] + head * r.out.stride[1];
-  const float* weight = is_key ? r.k_norm : r.q_norm;
-  float scale = 1.0f;
-  if (weight) {
-    float square = 0.0f;
-    for (int i = lane; i < dim; i += 32) {
-      const float value = to_float(from[i]);
-      square += value * value;
-    }
-    scale = rsqrtf(warp_sum(square) / dim + r.op.eps);
-  }
-  // With a norm, its result is rounded to the activations' dtype, as the separate op would leave it.
-  const auto element = [&](int i) {
-    const float value = to_float(from[i]);
-    return weight ? to_float(from_float<T>(value * scale * (r.op.weight_offset + weight[i]))) : value;
-  };
-  const auto put = [&](int i, float value) {
-    const T rounded = from_float<T>(value);
-    if (is_key)
-      cached[i] = from_float<C>(to_float(rounded));
-    else
-      turned[i] = rounded;
-  };
   const device::Rope& rope = r.op.rope;
   const int half = rope.rotary_dim / 2;
   const int length = rope.length == device::RopeLength::fixed ? 0 : r.rope_len[r.sequence_of[token]];
   const float position = static_cast<float>(r.positions[token]);
-  for (int i = lane; i < half; i += 32) {
+  for (int i = threadIdx.x; i < half; i += blockDim.x) {
     float sine;
     float cosine;
     sincosf(position * frequency(rope, r.inv_freq, r.long_inv_freq, i, length), &sine, &cosine);
-    sine *= rope.attention_factor;
-    cosine *= rope.attention_factor;
-    const int first = rope.interleaved ? 2 * i : i;
-    const int second = rope.interleaved ? 2 * i + 1 : i + half;
-    const float a = element(first);
-    const float b = element(second);
-    put(first, a * cosine - b * sine);
-    put(second, b * cosine + a * sine);
+    turns[i] = make_float2(cosine * rope.attention_factor, sine * rope.attention_factor);
   }
-  for (int i = rope.rotary_dim + lane; i < dim; i += 32) put(i, element(i));
+  __syncthreads();
+  const std::int64_t slot = r.slots[token];
+  const std::int64_t block = slot / r.block_tokens * kv_heads;
+  const std::int64_t offset = slot % r.block_tokens;
+  const int end = min(static_cast<int>(blockIdx.y + 1) * heads_per_block, q_heads + 2 * kv_heads);
+  for (int index = blockIdx.y * heads_per_block + threadIdx.x / 32; index < end; index += 4) {
+    if (index >= q_heads + kv_heads) {
+      const int head = index - q_heads - kv_heads;
+      const int dim = static_cast<int>(r.v.shape[2]);
+      const T* from = static_cast<const T*>(r.v.data) + token * r.v.stride[0] + head * r.v.stride[1];
+      C* to = static_cast<C*>(r.v_cache) + ((block + head) * r.block_tokens + offset) * dim;
+      for (int i = lane; i < dim; i += 32) to[i] = from_float<C>(to_float(from[i]));
+      continue;
+    }
+    const bool is_key = index >= q_heads;
+    const int head = is_key ? index - q_heads : index;
+    const KView& x = is_key ? r.k : r.q;
+    const int dim = static_cast<int>(x.shape[2]);
+    const T* from = static_cast<const T*>(x.data) + token * x.stride[0] + head * x.stride[1];
+    C* cached = static_cast<C*>(r.k_cache) + ((block + head) * r.block_tokens + offset) * dim;
+    T* turned = static_cast<T*>(r.out.data) + token * r.out.stride[0] + head * r.out.stride[1];
+    const float* weight = is_key ? r.k_norm : r.q_norm;
+    float scale = 1.0f;
+    if (weight) {
+      float square = 0.0f;
+      for (int i = lane; i < dim; i += 32) {
+        const float value = to_float(from[i]);
+        square += value * value;
+      }
+      scale = rsqrtf(warp_sum(square) / dim + r.op.eps);
+    }
+    // With a norm, its result is rounded to the activations' dtype, as the separate op would leave it.
+    const auto element = [&](int i) {
+      const float value = to_float(from[i]);
+      return weight ? to_float(from_float<T>(value * scale * (r.op.weight_offset + weight[i]))) : value;
+    };
+    const auto put = [&](int i, float value) {
+      const T rounded = from_float<T>(value);
+      if (is_key)
+        cached[i] = from_float<C>(to_float(rounded));
+      else
+        turned[i] = rounded;
+    };
+    for (int i = lane; i < half; i += 32) {
+      const int first = rope.interleaved ? 2 * i : i;
+      const int second = rope.interleaved ? 2 * i + 1 : i + half;
+      const float a = element(first);
+      const float b = element(second);
+      put(first, a * turns[i].x - b * turns[i].y);
+      put(second, b * turns[i].x + a * turns[i].y);
+    }
+    for (int i = rope.rotary_dim + lane; i < dim; i += 32) put(i, element(i));
+  }
 }
 
 void write_one(const Context& c, const View& in, void* cache, core::DType dtype, int kv_heads, int head_dim,
@@ -212,12 +219,17 @@ void rope_kv_write(const Context& c, const device::RopeKvWrite& op, std::span<co
     r.q_norm = static_cast<const float*>(in[next++].data);
     r.k_norm = static_cast<const float*>(in[next].data);
   }
+  if (op.rope.rotary_dim > 2 * kMostPairs)
+    core::fail(core::ErrorCode::shape_error, core::cat("[rope_kv_write] rotary_dim is ", op.rope.rotary_dim,
+                                                       "; the CUDA backend takes ", 2 * kMostPairs, "."));
   const auto heads = static_cast<unsigned>(in[0].shape[1] + 2 * in[1].shape[1]);
+  const unsigned each = tokens <= 32 ? 4 : 16;  // heads of a block: few tokens need many blocks
   dispatch_float(in[0].dtype, "rope_kv_write", [&](auto t) {
     dispatch_float(layer.dtype, "rope_kv_write", [&](auto u) {
       using T = typename decltype(t)::type;
       using C = typename decltype(u)::type;
-      launch(c, &rope_kv_write_kernel<T, C>, dim3(static_cast<unsigned>(tokens), (heads + 3) / 4), 128, 0, 1, r);
+      launch(c, &rope_kv_write_kernel<T, C>, dim3(static_cast<unsigned>(tokens), (heads + each - 1) / each), 128, 0, 1,
+             r, static_cast<int>(each));
     });
   });
 }
