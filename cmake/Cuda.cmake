@@ -1,17 +1,32 @@
 # The CUDA backend: src/device/cuda as fastllm_cuda, linked into fastllm_device. The CUDA run-time library is linked statically and the driver is
 # reached through it, so what is built here imports and says why not on a machine without a GPU.
+# The compiler is CUDACXX's, the PATH's nvcc or the toolkit's; without one, that of PyPI's nvidia-* wheels (CudaWheels.cmake).
 include(CheckLanguage)
+if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+  find_program(FASTLLM_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
+  if(FASTLLM_NVCC)
+    set(ENV{CUDACXX} "${FASTLLM_NVCC}")
+  else()
+    set(FASTLLM_CUDA_WHEELS "" CACHE PATH "nvidia/cuXX of PyPI's wheels, where there is no CUDA toolkit")
+  endif()
+endif()
+if(DEFINED CACHE{FASTLLM_CUDA_WHEELS})
+  include("${CMAKE_CURRENT_LIST_DIR}/CudaWheels.cmake")
+endif()
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
-  message(FATAL_ERROR "[build] FASTLLM_CUDA=ON, but no nvcc was found. Install the CUDA toolkit, name it with CUDACXX=/path/to/nvcc, or build with "
-                      "FASTLLM_CUDA=OFF.")
+  message(FATAL_ERROR "[build] FASTLLM_CUDA=ON, but no working nvcc was found. Install the CUDA toolkit, or its compiler "
+                      "as wheels (`pip install \"fastllm[cuda]\"` names them), or name one with CUDACXX=/path/to/nvcc, or "
+                      "build with FASTLLM_CUDA=OFF.")
 endif()
 # CUDAARCHS or the cache may name architectures; otherwise the first that the kernels support and Hopper.
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
   set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real CACHE STRING "CUDA architectures")
 endif()
 enable_language(CUDA)
-find_package(CUDAToolkit REQUIRED)
+if(NOT TARGET CUDA::cudart_static)
+  find_package(CUDAToolkit REQUIRED)
+endif()
 # CMake before 3.31 does not know the C++20 flag of nvcc 13.
 if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)

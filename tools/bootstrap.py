@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from house import doctor, stamps, steps
+from house import conda, doctor, packages, stamps, steps
 from house.stamps import ROOT
 from house.steps import StepError, say
 
@@ -91,6 +91,8 @@ def run_tests(arguments: list[str], *, everything: bool = False) -> int:
     if everything:
         passed["C++ tests, ASan and UBSan"] = _ctest(steps.sanitized_build(compiler, "address,undefined"))
         passed["C++ tests, TSan"] = _ctest(steps.sanitized_build(compiler, "thread"), "-L", SANITIZED_BY_TSAN)
+        passed["sdist, wheels, environments of every Python here"] = _passes(run_packages)
+        passed["conda recipe, built and installed"] = _passes(run_conda)
     if why_no_parity:
         print(f"\n!!! THE PARITY TESTS WILL SKIP: {why_no_parity}.", flush=True)
     passed["Python tests"] = _pytest(folder, *([] if everything else ["-m", "not slow"]), *arguments)
@@ -98,6 +100,26 @@ def run_tests(arguments: list[str], *, everything: bool = False) -> int:
     for name, ok in passed.items():
         print(f"    {'passed' if ok else 'FAILED'}  {name}", flush=True)
     return 0 if all(passed.values()) else 1
+
+
+def _passes(goal: Callable[[list[str]], int]) -> bool:
+    """Whether a goal is reached; what stopped it is shown, and the goals after it still run."""
+    try:
+        return goal([]) == 0
+    except StepError as error:
+        print(f"\n{error}", file=sys.stderr, flush=True)
+        return False
+
+
+def run_conda(_: list[str]) -> int:
+    if why_not := conda.build_and_test():
+        print(f"\n!!! THE CONDA RECIPE WAS NOT BUILT: {why_not}.", flush=True)
+    return 0
+
+
+def run_packages(arguments: list[str]) -> int:
+    packages.build_and_test(_checked_compiler(), arguments)
+    return 0
 
 
 def run_all_tests(arguments: list[str]) -> int:
@@ -185,6 +207,8 @@ GOALS: dict[str, Callable[[list[str]], int]] = {
     "lint": run_lint,
     "format": run_format,
     "bench": run_bench,
+    "conda": run_conda,
+    "packages": run_packages,
     "clean": run_clean,
 }
 

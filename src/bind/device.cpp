@@ -60,7 +60,7 @@ py::dict build_info() {
   py::dict info;
   info["version"] = FASTLLM_VERSION;
   info["compiler"] = compiler();
-#ifdef FASTLLM_CUDA
+#if FASTLLM_HAVE_CUDA
   info["cuda"] = true;
 #else
   info["cuda"] = false;
