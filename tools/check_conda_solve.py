@@ -17,8 +17,8 @@ import rattler
 import yaml
 
 PLATFORMS = ["linux-64", "noarch"]
-# Compilers and packages of gigabytes, which the local channel does not have.
-NOT_CARRIED = {"cxx-compiler", "make", "pytorch", "transformers"}
+# Not in the local channel: compilers, packages of gigabytes, and one that needs something without a wheel.
+NOT_CARRIED = {"blockbuster", "cxx-compiler", "make", "pytorch", "transformers"}
 
 
 def machine(cuda: str | None) -> list[rattler.GenericVirtualPackage]:

