@@ -41,13 +41,13 @@ def run_doctor(_: list[str]) -> int:
 
 def run_demo(arguments: list[str]) -> int:
     question = " ".join(arguments) or QUESTION
-    built = steps.wheel(_checked_compiler(), with_tests=False)
+    built = steps.wheel(_checked_compiler(), with_tests=False, for_gpu=True)
     folder, _ = steps.install_wheel(".venv", built)
     say(f'fastllm run "{question}"')
     # Away from the working tree, so that what answers is what was installed.
     with tempfile.TemporaryDirectory(prefix="fastllm-demo-") as elsewhere:
         steps.run([folder / "bin" / "fastllm", "run", question], cwd=Path(elsewhere))
-    say("that was the bundled demo model, running on this CPU")
+    say("that was the bundled demo model, running on this machine (.venv/bin/fastllm info --devices)")
     print("    ask it something     make demo ARGS='Tell me a story about a fox.'")
     print("    talk with it         .venv/bin/fastllm chat")
     print("    use it from Python   .venv/bin/python -m asyncio   (import fastllm; model = fastllm.load('demo'))")

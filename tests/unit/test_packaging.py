@@ -184,6 +184,14 @@ def test_no_list_ends_a_line_of_the_recipe(repository: Path) -> None:
             assert not code.endswith("]"), f"{file.name}:{number}: {line}"
 
 
+def test_the_tools_name_the_same_compiler_wheels(project: dict[str, Any], repository: Path) -> None:
+    text = (repository / "tools" / "house" / "steps.py").read_text(encoding="utf-8")
+    block = re.search(r"^CUDA_WHEELS = \((.*?)^\)", text, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    named = requirements(re.findall(r'"([^"]+)"', block[1]))
+    assert named == requirements(project["project"]["optional-dependencies"]["cuda"])
+
+
 # --- the environments ---------------------------------------------------------------------------------------------
 
 

@@ -147,3 +147,78 @@ def test_the_search_for_python_says_why_it_refuses(tmp_path: Path) -> None:
     assert "is Python 3.9.2" in refused.stderr
     assert "apt-get install" in refused.stderr
     assert search("no-such-python").returncode == 1
+
+
+# --- GPUs and other Pythons ---------------------------------------------------------------------------------------
+
+
+def program(path: Path, script: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [
+        ("echo 9.0; echo 9.0", "90a-real"),
+        ("echo 8.6; echo 12.0", "86-real;120a-real"),
+        ("echo 7.5", ""),  # older than what the kernels need
+        ("echo 'NVIDIA-SMI has failed because it couldn'; exit 9", ""),
+        ("echo '[N/A]'", ""),
+    ],
+)
+def test_gpus_are_asked_for_their_architecture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, expected: str
+) -> None:
+    gpu = load("house.gpu")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu.architectures() == ""
+    program(tmp_path / "nvidia-smi", says)
+    assert gpu.architectures() == expected
+
+
+def test_a_build_for_the_gpu_gets_a_compiler_or_says_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps, gpu = load("house.steps"), load("house.gpu")
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(steps, "build_environment", lambda: tmp_path)
+    monkeypatch.setattr(steps, "pip", lambda folder, *words: asked.append(words))
+    monkeypatch.setattr(gpu, "architectures", lambda: "90a-real")
+    for name in ("FASTLLM_CUDA", "CUDAARCHS"):
+        monkeypatch.delenv(name, raising=False)
+
+    monkeypatch.setattr(gpu, "compiler", lambda: "/usr/local/cuda/bin/nvcc")
+    assert steps.cuda_settings() == {"FASTLLM_CUDA": "ON", "CUDAARCHS": "90a-real"}
+    assert asked == []
+
+    monkeypatch.setattr(gpu, "compiler", lambda: None)
+    assert steps.cuda_settings()["FASTLLM_CUDA"] == "ON"
+    assert set(steps.CUDA_WHEELS) <= set(asked[0])
+
+    def offline(folder: Path, *words: str) -> None:
+        raise steps.StepError("[run] pip ended with 1.")
+
+    monkeypatch.setattr(steps, "pip", offline)
+    assert steps.cuda_settings() == {}
+    assert "THE GPU WILL NOT BE USED: [run] pip ended with 1." in capsys.readouterr().out
+
+    monkeypatch.setenv("FASTLLM_CUDA", "OFF")
+    monkeypatch.setattr(gpu, "compiler", lambda: "nvcc")
+    assert steps.cuda_settings() == {}
+
+
+def test_pythons_are_found_behind_shims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pythons = load("house.pythons")
+    real = f"{sys.version_info.major}.{sys.version_info.minor}"
+    other = next(version for version in pythons.SUPPORTED if version != real)
+    program(tmp_path / f"python{other}", "echo 'pyenv: command not found' >&2; exit 127")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PYENV_ROOT", raising=False)
+    assert other not in pythons.find()
+    folder = tmp_path / ".pyenv" / "versions" / f"{other}.1" / "bin"
+    folder.mkdir(parents=True)
+    program(folder / f"python{other}", f"echo {other} /opt/python{other}")
+    assert pythons.find()[other] == f"/opt/python{other}"

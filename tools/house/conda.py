@@ -37,7 +37,18 @@ LARGEST_CPU_PACKAGE = 25_000_000  # bytes
 RECIPE_ROOTS = ("pip", "numpy", "pybind11", "scikit-build-core", "anyio", "jinja2", "tokenizers", "pytest")
 # What the environment files name beyond that; what is left out is said (tools/check_conda_solve.py).
 ENVIRONMENT_ROOTS = (
-    *("huggingface_hub", "ipywidgets", "jupyterlab", "build", "clang-format", "hypothesis", "mypy"),
+    *(
+        "huggingface_hub",
+        "ipykernel",
+        "ipywidgets",
+        "jupyterlab",
+        "build",
+        "clang-format",
+        "hypothesis",
+        "mypy",
+        "nbclient",
+        "nbformat",
+    ),
     *("protobuf", "pybind11-stubgen", "pytest-timeout", "pyyaml", "ruff", "safetensors", "sentencepiece", "tiktoken"),
     *("tomli", "trio", "uvloop"),
 )

@@ -12,11 +12,16 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import stamps
+from . import gpu, stamps
 from .stamps import ROOT
 
 TAG = f"cp{sys.version_info.major}{sys.version_info.minor}"
-BUILD_TOOLS = ("cmake>=3.25", "ninja>=1.11", "scikit-build-core>=0.10", "pybind11>=3.0")
+BUILD_TOOLS = ("cmake>=3.25", "ninja>=1.11", "scikit-build-core>=0.11", "pybind11>=3.0")
+# The CUDA compiler as wheels, for a machine with a GPU and without a toolkit: pyproject.toml's extra [cuda].
+CUDA_WHEELS = (
+    *("nvidia-cuda-cccl>=13", "nvidia-cuda-crt>=13", "nvidia-cuda-nvcc>=13", "nvidia-cuda-runtime>=13"),
+    "nvidia-nvvm>=13",
+)
 
 # What the parity tests compare with: one known version, so that a difference is ours.
 PARITY_TORCH = "torch==2.13.*"
@@ -123,21 +128,52 @@ def _compiler_environment(tools: Path, compiler: str) -> dict[str, str]:
     }
 
 
-def wheel(compiler: str, *, with_tests: bool) -> Path:
+def cuda_settings() -> dict[str, str]:
+    """What to set for a build that uses this machine's GPU.
+
+    FASTLLM_CUDA=OFF in the environment says not to, and ON to build the CUDA backend without a GPU, too.
+
+    A GPU without a CUDA toolkit gets the compiler from the package index, into the environment of the build tools.
+
+    Returns:
+        Environment variables; empty without a GPU that fastllm can use, or when no compiler can be had (it says so).
+    """
+    architectures, asked = gpu.architectures(), os.environ.get("FASTLLM_CUDA", "").upper()
+    if asked in ("OFF", "0", "NO", "FALSE") or not (architectures or asked):
+        return {}
+    settings = {"FASTLLM_CUDA": "ON", "CUDAARCHS": os.environ.get("CUDAARCHS") or architectures or "80-real;90a-real"}
+    if gpu.compiler() is None:
+        say("there is no CUDA toolkit here: getting the CUDA compiler as wheels")
+        try:
+            pip(build_environment(), "install", "--quiet", *CUDA_WHEELS)
+        except StepError as error:
+            print(f"\n!!! THE GPU WILL NOT BE USED: {error}", flush=True)
+            return {}
+    return settings
+
+
+def wheel(compiler: str, *, with_tests: bool, for_gpu: bool = False) -> Path:
     """Build the wheel for this Python, and the C++ tests with it when asked; both share one build folder.
+
+    Args:
+        compiler: The C++ compiler.
+        with_tests: Whether to build the C++ tests, too.
+        for_gpu: Whether to build the CUDA backend, too, where there is a GPU.
 
     Returns:
         The wheel's path. Nothing is done when no file that it is made of has changed.
     """
-    name = f"wheel-{TAG}"
+    cuda = cuda_settings() if for_gpu else {}
+    name = f"wheel-{TAG}" + ("-cuda" if cuda else "")
     inputs = [*stamps.PACKAGE_INPUTS, "tests/cpp"] if with_tests else list(stamps.PACKAGE_INPUTS)
-    key = stamps.digest(inputs, compiler, sys.version)
+    key = stamps.digest(inputs, compiler, sys.version, *cuda.values())
     noted = stamps.read(name + ("-tests" if with_tests else ""))
     if noted.get("key") == key and Path(noted["wheel"]).exists():
         say(f"the native engine is built already: {Path(noted['wheel']).name}")
         return Path(noted["wheel"])
     tools = build_environment()
-    what = "the native engine and the C++ tests" if with_tests else "the native engine"
+    what = "the native engine" + (" and the C++ tests" if with_tests else "")
+    what += f" with CUDA for {cuda['CUDAARCHS']}" if cuda else ""
     say(f"building {what} with {compiler}, {jobs()} files at a time")
     out = ROOT / "dist" / TAG
     shutil.rmtree(out, ignore_errors=True)
@@ -152,11 +188,12 @@ def wheel(compiler: str, *, with_tests: bool) -> Path:
     )
     run(
         [interpreter(tools), "-c", program, out, json.dumps(settings)],
-        env=_compiler_environment(tools, compiler),
+        env={**_compiler_environment(tools, compiler), "FASTLLM_CUDA": "OFF", **cuda},
         hint="The lines above hold the compiler's message.",
     )
     built = next(out.glob("fastllm-*.whl"))
-    stamps.write(name, key=stamps.digest(stamps.PACKAGE_INPUTS, compiler, sys.version), wheel=str(built))
+    key_without_tests = stamps.digest(stamps.PACKAGE_INPUTS, compiler, sys.version, *cuda.values())
+    stamps.write(name, key=key_without_tests, wheel=str(built))
     if with_tests:
         stamps.write(name + "-tests", key=key, wheel=str(built))
     return built
