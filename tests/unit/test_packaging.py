@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -232,3 +236,33 @@ def test_supported_pythons_are_the_same_everywhere(project: dict[str, Any], repo
     )
     for spec in config["python"]:
         assert spec.split(".*")[0] in listed
+
+
+# --- the reader of shared objects, which tests/conda judges packages with -----------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="needs readelf")
+def test_shared_objects_are_read_as_readelf_reads_them(repository: Path) -> None:
+    spec = importlib.util.spec_from_file_location("shared_objects", repository / "tests/conda/shared_objects.py")
+    assert spec is not None
+    assert spec.loader is not None
+    reader = importlib.util.module_from_spec(spec)
+    sys.modules["shared_objects"] = reader  # dataclasses look their module up
+    spec.loader.exec_module(reader)
+    files = [file for folder in (np, importlib.import_module("fastllm")) for file in _native(folder)]
+    assert len(files) > 5
+    for file in files:
+        shown = subprocess.run(["readelf", "-dVW", file], capture_output=True, text=True, check=True).stdout
+        found = reader.read(file)
+        assert found.needed == re.findall(r"\(NEEDED\).*\[(.*)\]", shown)
+        paths = re.findall(r"\(R(?:UN)?PATH\).*\[(.*)\]", shown)
+        assert found.search_paths == [entry for line in paths for entry in line.split(":")]
+        needs = shown.split("Version needs section")[1]
+        assert {name for names in found.versions.values() for name in names} == set(re.findall(r"Name: (\S+)", needs))
+        assert set(found.versions) == set(re.findall(r"File: (\S+)", needs))
+    with pytest.raises(ValueError, match="not with a 64-bit little-endian ELF header"):
+        reader.read(repository / "LICENSE")
+
+
+def _native(package: Any) -> list[Path]:
+    return sorted(Path(package.__file__).parent.rglob("*.so"))

@@ -28,7 +28,10 @@ def _sdist(tools: Path) -> Path:
     steps.run([steps.interpreter(tools), "-c", program, out], cwd=sources)
     archive = next(out.glob("fastllm-*.tar.gz"))
     with tarfile.open(archive) as packed:
-        packed.extractall(out, filter="data")
+        if hasattr(tarfile, "data_filter"):  # Python 3.10.12 and newer
+            packed.extractall(out, filter="data")
+        else:
+            packed.extractall(out)
     print(f"    {archive.stat().st_size / 1e6:6.2f} MB  {archive.name}")
     return out / archive.name.removesuffix(".tar.gz")
 
