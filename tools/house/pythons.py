@@ -19,11 +19,16 @@ _PROBE = (
 
 
 def _candidates(version: str) -> list[str]:
-    """Where a Python of this version may be, best first; some do not exist."""
-    found = [sys.executable] if "{}.{}".format(*sys.version_info[:2]) == version else []
+    """Where a Python of this version may be, best first; some do not exist.
+
+    A Python of its own folder comes before the system's, which a distribution may have rearranged.
+    """
+    found = []
     roots = [os.environ.get("PYENV_ROOT"), "~/.pyenv"]
     for root in [Path(entry).expanduser() for entry in roots if entry]:
         found += [str(path) for path in sorted((root / "versions").glob(f"{version}.*/bin/python{version}"))]
+    if "{}.{}".format(*sys.version_info[:2]) == version:
+        found.append(sys.executable)
     # The PATH comes after pyenv's own folders: its shims are on the PATH and run only what was switched on.
     found += [path for path in [shutil.which(f"python{version}")] if path]
     return found
