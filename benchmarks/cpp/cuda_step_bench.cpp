@@ -112,8 +112,8 @@ void steps(Bench& bench, const Model& m, const std::vector<int>& batches, int co
   }
   const auto head = pack(m.vocab, m.hidden);
   const Tensor hidden = bench.random({most, m.hidden}), normed = bench.random({most, m.hidden}),
-               qkv = bench.random({most, qkv_rows}), turned = bench.random({most, m.heads, m.head_dim}),
-               attended = bench.random({most, m.heads, m.head_dim}), inner = bench.random({most, m.ffn});
+               qkv = bench.random({most, qkv_rows}), attended = bench.random({most, m.heads, m.head_dim}),
+               inner = bench.random({most, m.ffn});
   const Tensor logits(bench.gpu().allocate(static_cast<std::size_t>(most) * m.vocab * 4), DType::f32, {most, m.vocab});
   std::vector<float> ones(static_cast<std::size_t>(m.hidden), 1.0f),
       frequencies(static_cast<std::size_t>(m.head_dim / 2), 0.1f);
@@ -160,8 +160,8 @@ void steps(Bench& bench, const Model& m, const std::vector<int>& batches, int co
       v.shape[0] = batch;
       return v;
     };
-    const View x = rows(hidden), n = rows(normed), all = rows(qkv), q_out = rows(turned), a = rows(attended),
-               in = rows(inner), w = view(weight), f = view(inv_freq), out = rows(logits);
+    const View x = rows(hidden), n = rows(normed), all = rows(qkv), a = rows(attended), in = rows(inner),
+               w = view(weight), f = view(inv_freq), out = rows(logits);
     const auto heads_of = [&](int first, int count) {
       View v{static_cast<std::uint16_t*>(all.data) + first * m.head_dim, DType::bf16, Shape{batch, count, m.head_dim},
              Shape{qkv_rows, m.head_dim, 1}};
@@ -179,15 +179,15 @@ void steps(Bench& bench, const Model& m, const std::vector<int>& batches, int co
       gated.activation = device::Activation::silu;
       for (int i = 0; i < m.layers; ++i) {
         const Layer& layer = layers[static_cast<std::size_t>(i)];
-        device::RopeKvWrite rope;
-        rope.rope.rotary_dim = m.head_dim;
-        rope.layer = i;
+        device::RopeAttention attention;
+        attention.write.rope.rotary_dim = m.head_dim;
+        attention.write.layer = attention.attention.layer = i;
+        attention.attention.scale = 0.125f;
         go("norm", device::RmsNorm{}, {x, w}, {n});
         go("qkv", device::Linear{}, {n}, {all}, layer.qkv.get());
-        go("rope", rope,
+        go("attention", attention,
            {heads_of(0, m.heads), heads_of(m.heads, m.kv_heads), heads_of(m.heads + m.kv_heads, m.kv_heads), at, f},
-           {q_out});
-        go("attention", device::Attention{i, 0.125f}, {q_out}, {a});
+           {a});
         go("o", device::Linear{true}, {flat, x}, {x}, layer.o.get());
         go("norm", device::RmsNorm{}, {x, w}, {n});
         go("gate_up", gated, {n}, {in}, layer.gate_up.get());
@@ -203,7 +203,6 @@ void steps(Bench& bench, const Model& m, const std::vector<int>& batches, int co
     std::printf("batch %3d: %8.1f us, weights %.2f TB/s;", batch, whole, bytes / whole * 1e-6);
     const std::map<std::string, double> kinds{{"norm", 0.0},
                                               {"qkv", static_cast<double>(layers[0].qkv->bytes)},
-                                              {"rope", 0.0},
                                               {"attention", 0.0},
                                               {"o", static_cast<double>(layers[0].o->bytes)},
                                               {"gate_up", static_cast<double>(layers[0].gate_up->bytes)},

@@ -78,7 +78,7 @@ class Backend {
   // `gated` (Linear::gated): only where fusions() names gated_linear.
   virtual std::unique_ptr<PackedLinear> pack_linear(std::span<const LinearPart> parts, bool gated = false) = 0;
   // Passes beyond the default ones that pay here (graph/passes): "gated_linear", "linear_float",
-  // "rope_kv_write".
+  // "rope_kv_write", "rope_attention".
   virtual std::vector<std::string> fusions() const { return {}; }
 
   // The same step with every array in this device's memory, valid until the next call: one transfer a step. Host

@@ -21,6 +21,7 @@ const char* op_name(const Op& op) {
     const char* operator()(const Rope&) const { return "rope"; }
     const char* operator()(const KvWrite&) const { return "kv_write"; }
     const char* operator()(const RopeKvWrite&) const { return "rope_kv_write"; }
+    const char* operator()(const RopeAttention&) const { return "rope_attention"; }
     const char* operator()(const Attention&) const { return "attention"; }
     const char* operator()(const Unary&) const { return "unary"; }
     const char* operator()(const Binary&) const { return "binary"; }

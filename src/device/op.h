@@ -127,6 +127,13 @@ struct Attention {
   float softcap = 0.0f;  // > 0: tanh(s / softcap) * softcap before the mask
 };
 
+// in: as RopeKvWrite; out [T, Hq, Dv]: RopeKvWrite, then Attention of its queries, which it may turn in place. Only where
+// the backend asks for the pass rope_attention.
+struct RopeAttention {
+  RopeKvWrite write;
+  Attention attention;
+};
+
 // in: x (any shape, any strides); out the same shape. softcap: tanh(x / param) * param. In place ok.
 struct Unary {
   Activation kind = Activation::none;
@@ -160,7 +167,7 @@ struct SelectRows {};
 struct Copy {};
 
 using Op = std::variant<Embedding, Linear, MatMul, RmsNorm, AddRmsNorm, LayerNorm, Rope, KvWrite, RopeKvWrite,
-                        Attention, Unary, Binary, Affine, GatedActivation, Softmax, SelectRows, Copy>;
+                        Attention, RopeAttention, Unary, Binary, Affine, GatedActivation, Softmax, SelectRows, Copy>;
 
 // "rms_norm" and so on: the name in errors, in Python and in profiles.
 const char* op_name(const Op& op);

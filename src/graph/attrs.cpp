@@ -92,6 +92,13 @@ void fields(Attention& op, F&& f) {
   f("softcap", op.softcap);
 }
 template <class F>
+void fields(RopeAttention& op, F&& f) {
+  fields(op.write, f);
+  f("scale", op.attention.scale);
+  f("window", op.attention.window);
+  f("softcap", op.attention.softcap);
+}
+template <class F>
 void fields(Unary& op, F&& f) {
   f("kind", op.kind);
   f("param", op.param);

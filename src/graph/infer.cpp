@@ -252,6 +252,11 @@ Types infer_op(const RopeKvWrite&, const Rule&, const OpSpec&) {
        "Call rope and kv_write.");
 }
 
+Types infer_op(const RopeAttention&, const Rule&, const OpSpec&) {
+  fail(ErrorCode::invalid_request, "[rope_attention] is made by a pass of the compiler and has no shape rule.",
+       "Call rope, kv_write and attention.");
+}
+
 Types infer_op(const Attention& op, const Rule& r, const OpSpec&) {
   r.count(1, "q");
   r.floating(0, "q");

@@ -85,6 +85,12 @@ void retype(Graph& graph, DType activation) {
   }
 }
 
+// The cache write within a fused node, if it has one.
+const device::RopeKvWrite* fused_write(const Node& node) {
+  if (const auto* both = node_as<device::RopeAttention>(node)) return &both->write;
+  return node_as<device::RopeKvWrite>(node);
+}
+
 DType weight_dtype(const Graph& graph) {
   for (const Node& node : graph.nodes)
     if (!node.parts.empty()) return graph.values[index(node.parts[0].weight)].type.dtype;
@@ -107,7 +113,7 @@ void place_constants(Graph& graph, device::Backend& backend) {
   for (const Node& node : graph.nodes) {
     const bool norm =
         node_as<device::RmsNorm>(node) || node_as<device::LayerNorm>(node) || node_as<device::AddRmsNorm>(node);
-    const auto* fused = node_as<device::RopeKvWrite>(node);
+    const device::RopeKvWrite* fused = fused_write(node);
     for (std::size_t i = 0; i < node.inputs.size(); ++i)
       (norm || (fused && fused->normed && i + 2 >= node.inputs.size()) ? norm_weights : others).insert(node.inputs[i]);
     for (const Part& part : node.parts) others.insert({part.weight, part.bias});
@@ -184,13 +190,17 @@ void Program::describe(const ProgramOptions& options) {
   std::map<int, int> windows;
   for (const Node& node : graph_.nodes) {
     if (const auto* write = node_as<device::KvWrite>(node)) written[write->layer] = graph_.kv.at(write->layer);
-    if (const auto* write = node_as<device::RopeKvWrite>(node)) written[write->layer] = graph_.kv.at(write->layer);
-    if (const auto* attention = node_as<device::Attention>(node)) {
+    const auto* attention = node_as<device::Attention>(node);
+    if (const auto* both = node_as<device::RopeAttention>(node)) attention = &both->attention;
+    if (attention) {
       const auto [entry, fresh] = windows.try_emplace(attention->layer, attention->window);
       if (!fresh) entry->second = entry->second && attention->window ? std::max(entry->second, attention->window) : 0;
     }
     const auto* rope = node_as<device::Rope>(node);
-    if (const auto* fused = node_as<device::RopeKvWrite>(node)) rope = &fused->rope;
+    if (const device::RopeKvWrite* fused = fused_write(node)) {
+      written[fused->layer] = graph_.kv.at(fused->layer);
+      rope = &fused->rope;
+    }
     if (rope && rope->length != device::RopeLength::fixed)
       rope_original_max_ =
           rope_original_max_ ? std::min(rope_original_max_, rope->original_max) : std::max(rope->original_max, 1);

@@ -249,6 +249,10 @@ struct CpuBackend::Call {
     core::fail(ErrorCode::internal, "[rope_kv_write] the CPU runs rope and kv_write; its compiler does not fuse them.");
   }
 
+  void operator()(const device::RopeAttention&) const {
+    core::fail(ErrorCode::internal, "[rope_attention] the CPU runs rope, kv_write and attention one by one.");
+  }
+
   void operator()(const device::Attention& op) const {
     const device::StepView& now = needed(step, "attention");
     const device::KvLayer& cache = layer_of(now, op.layer, "attention");

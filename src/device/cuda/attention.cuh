@@ -6,6 +6,9 @@
 
 namespace fastllm::cuda {
 
+struct RopeKv;
+constexpr float kLog2E = 1.4426950408889634f;
+
 struct AttentionCall {
   KView q;    // [T, Hq, D]
   KView out;  // [T, Hq, Dv]
@@ -41,21 +44,10 @@ __device__ inline std::uint32_t tile_offset(int row, int column) {
   return (column / 8) * (kRows * 128) + (row * 128 + ((column % 8) ^ (row % 8)) * 16);
 }
 
-template <class T>
-__device__ inline std::uint32_t pack2(float low, float high);
-template <>
-__device__ inline std::uint32_t pack2<__nv_bfloat16>(float low, float high) {
-  const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const std::uint32_t*>(&v);
-}
-template <>
-__device__ inline std::uint32_t pack2<__half>(float low, float high) {
-  const __half2 v = __floats2half2_rn(low, high);
-  return *reinterpret_cast<const std::uint32_t*>(&v);
-}
-
 // Decode on tensor cores for sequences with one query (attention_decode.cu). False, and nothing was launched: not the
-// GPU, dtype or head size for it. `max_kv`: no sequence is longer.
-bool attention_decode(const Context& c, const AttentionCall& call, core::DType q, core::DType cache, int max_kv);
+// GPU, dtype or head size for it. `max_kv`: no sequence is longer. `rope`: turns the queries and the new key and value
+// and writes the latter to the cache; every sequence of the step then has one query. Null: that was done before.
+bool attention_decode(const Context& c, const AttentionCall& call, const RopeKv* rope, core::DType q, core::DType cache,
+                      int max_kv);
 
 }  // namespace fastllm::cuda

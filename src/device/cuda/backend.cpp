@@ -142,7 +142,7 @@ core::Tensor CudaBackend::place(const core::Tensor& host) {
 }
 
 std::vector<std::string> CudaBackend::fusions() const {
-  std::vector<std::string> names{"rope_kv_write"};
+  std::vector<std::string> names{"rope_kv_write", "rope_attention"};
   if (context_.hopper) names.insert(names.end(), {"gated_linear", "linear_float"});
   return names;
 }
@@ -355,11 +355,19 @@ void CudaBackend::run(const device::OpCall& call, const device::StepView* step) 
     }
     void operator()(const device::KvWrite& op) const { kv_write(c, op, in[0], in[1], needed("kv_write")); }
     void operator()(const device::RopeKvWrite& op) const { rope_kv_write(c, op, in, needed("rope_kv_write"), out[0]); }
-    void operator()(const device::Attention& op) const {
-      const device::StepView& s = needed("attention");
+    void prepare(const device::Attention& op, const device::StepView& s) const {
       const device::KvLayer& layer = s.kv[static_cast<std::size_t>(op.layer)];
       self.grow_workspace(
           attention_workspace(op, s.sequences, static_cast<int>(in[0].shape[1]), layer.v_head_dim, longest(s)));
+    }
+    void operator()(const device::RopeAttention& op) const {
+      const device::StepView& s = needed("attention");
+      prepare(op.attention, s);
+      rope_attention(c, op, in, s, out[0]);
+    }
+    void operator()(const device::Attention& op) const {
+      const device::StepView& s = needed("attention");
+      prepare(op, s);
       attention(c, op, in[0], s, out[0]);
     }
     void operator()(const device::Unary& op) const { unary(c, op, in[0], out[0]); }

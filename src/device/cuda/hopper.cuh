@@ -175,6 +175,23 @@ __device__ inline std::uint32_t shared_of(std::uint32_t shared, int rank) {
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared), "r"(rank));
   return there;
 }
+// Four 8 x 8 matrices of 16-bit elements, each stored column by column: lane l gives the address of what becomes row
+// l % 8 of matrix l / 8.
+__device__ inline void store_matrix_transposed(std::uint32_t shared, std::uint32_t a, std::uint32_t b, std::uint32_t c,
+                                               std::uint32_t d) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(a), "r"(b),
+               "r"(c), "r"(d)
+               : "memory");
+}
+template <class E>
+__device__ inline E load_shared_eight_as(std::uint32_t shared) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(shared)
+               : "memory");
+  return *reinterpret_cast<E*>(&v);
+}
 __device__ inline float4 load_shared(std::uint32_t shared) {
   float4 v;
   asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"

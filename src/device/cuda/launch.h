@@ -63,6 +63,8 @@ void kv_write(const Context&, const device::KvWrite&, const View& k, const View&
 void rope_kv_write(const Context&, const device::RopeKvWrite&, std::span<const View> in, const StepView& step,
                    const View& out);
 void attention(const Context&, const device::Attention&, const View& q, const StepView& step, const View& out);
+void rope_attention(const Context&, const device::RopeAttention&, std::span<const View> in, const StepView& step,
+                    const View& out);
 std::size_t attention_workspace(const device::Attention&, int tokens, int heads, int v_head_dim, int max_kv);  // floats
 void unary(const Context&, const device::Unary&, const View& x, const View& out);
 void binary(const Context&, const device::Binary&, const View& a, const View& b, const View& out);

@@ -57,6 +57,38 @@ __device__ inline void wait_async() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending));
 }
 
+// Two floats, rounded, in one register.
+template <class T>
+__device__ inline std::uint32_t pack2(float low, float high);
+template <>
+__device__ inline std::uint32_t pack2<__nv_bfloat16>(float low, float high) {
+  const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const std::uint32_t*>(&v);
+}
+template <>
+__device__ inline std::uint32_t pack2<__half>(float low, float high) {
+  const __half2 v = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const std::uint32_t*>(&v);
+}
+
+// 2^x for x <= 0, two units in the last place (ex2.approx).
+__device__ inline float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+template <class T>
+struct alignas(16) Eight {
+  T v[8];
+};
+
+__device__ inline void store_shared_eight(std::uint32_t shared, const void* from) {
+  const uint4 v = *reinterpret_cast<const uint4*>(from);
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+}
+
 // 16 bytes that will not be read again: weights on their way through.
 template <class T>
 __device__ inline uint4 load_stream(const T* from) {

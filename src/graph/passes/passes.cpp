@@ -22,10 +22,11 @@ std::span<const Pass> all_passes() {
 }
 
 std::span<const Pass> backend_passes() {
-  static constexpr std::array<Pass, 3> passes{{
+  static constexpr std::array<Pass, 4> passes{{
       {"gated_linear", &gated_linear},
       {"linear_float", &linear_float},
       {"rope_kv_write", &rope_kv_write},
+      {"rope_attention", &rope_attention},
   }};
   return passes;
 }

@@ -25,6 +25,7 @@ void linear_activation(Graph& graph);  // act(x W^T) in the product's epilogue
 void linear_residual(Graph& graph);    // x W^T + residual in the product's epilogue
 void gated_linear(Graph& graph);       // act(gate) * up in the epilogue of the gate/up product; where a backend asks
 void linear_float(Graph& graph);       // 16-bit products that end in float32; where a backend asks
+void rope_attention(Graph& graph);     // rope_kv_write and its attention; where a backend asks, after rope_kv_write
 void rope_kv_write(Graph& graph);      // norms of heads, rotations and the cache write; where a backend asks
 void residual_norm(Graph& graph);      // rms_norm(x + residual)
 

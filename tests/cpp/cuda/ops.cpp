@@ -469,6 +469,98 @@ TEST("rope_kv_write does what rms_norm, rope and kv_write do") {
         }
 }
 
+TEST("rope_attention does what rope_kv_write and attention do, in decode and in mixed steps") {
+  if (!gpu() || !fuses("rope_attention")) return;
+  constexpr int kBlock = 16;
+  for (DType d : kFloats)
+    for (int head_dim : {32, 64, 128})
+      for (auto [heads, kv_heads] : {std::pair{4, 4}, std::pair{8, 2}, std::pair{20, 1}})
+        for (bool normed : {false, true})
+          for (int window : {0, 37})
+            for (const std::vector<Sequence>& sequences : std::vector<std::vector<Sequence>>{
+                     {{0, 1}}, {{15, 1}, {16, 1}, {300, 1}, {2600, 1}, {255, 1}, {256, 1}}, {{20, 1}, {0, 33}}}) {
+              device::StepView step;
+              step.block_tokens = kBlock;
+              std::vector<std::int32_t> positions, sequence_of, query_start{0}, kv_len, table, ids;
+              std::vector<std::int64_t> slots;
+              for (const Sequence& s : sequences)
+                step.max_blocks = std::max(step.max_blocks, (s.cached + s.queries + kBlock - 1) / kBlock);
+              for (std::size_t s = 0; s < sequences.size(); ++s) {
+                for (int b = 0; b < step.max_blocks; ++b)
+                  table.push_back(static_cast<std::int32_t>(s) * step.max_blocks + step.max_blocks - 1 - b);
+                const std::int32_t* own = table.data() + s * static_cast<std::size_t>(step.max_blocks);
+                for (int i = sequences[s].cached; i < sequences[s].cached + sequences[s].queries; ++i) {
+                  positions.push_back(i);
+                  sequence_of.push_back(static_cast<std::int32_t>(s));
+                  slots.push_back(std::int64_t{own[i / kBlock]} * kBlock + i % kBlock);
+                }
+                query_start.push_back(static_cast<std::int32_t>(positions.size()));
+                kv_len.push_back(sequences[s].cached + sequences[s].queries);
+              }
+              const auto t = static_cast<std::int64_t>(positions.size());
+              ids.assign(positions.size(), 0);
+              step.tokens = static_cast<int>(t);
+              step.sequences = static_cast<int>(sequences.size());
+              step.token_ids = ids.data();
+              step.positions = positions.data();
+              step.sequence_of = sequence_of.data();
+              step.query_start = query_start.data();
+              step.kv_len = kv_len.data();
+              step.rope_len = kv_len.data();
+              step.slots = slots.data();
+              step.block_table = table.data();
+              const std::int64_t blocks = std::int64_t{step.max_blocks} * step.sequences;
+              const Pair all = random_pair({t, heads + 2 * kv_heads, head_dim}, d),
+                         q_norm = random_pair({head_dim}, DType::f32), k_norm = random_pair({head_dim}, DType::f32);
+              const Pair k_cache = random_pair({blocks, kv_heads, kBlock, head_dim}, d),
+                         v_cache = random_pair({blocks, kv_heads, kBlock, head_dim}, d);
+              Tensor frequencies = Tensor::empty(DType::f32, {head_dim / 2});
+              for (int i = 0; i < head_dim / 2; ++i)
+                frequencies.as<float>()[i] = std::pow(10000.0f, -2.0f * float(i) / float(head_dim));
+              device::RopeAttention op;
+              op.write.rope.rotary_dim = head_dim;
+              op.write.normed = normed;
+              op.attention.scale = 1.0f / std::sqrt(float(head_dim));
+              op.attention.window = window;
+              Tensor out[2], keys[2];
+              for (bool fused : {false, true}) {
+                const Tensor x = gpu()->place(convert(all.wide, d)), kc = gpu()->place(convert(k_cache.wide, d)),
+                             vc = gpu()->place(convert(v_cache.wide, d)), at = gpu()->place(integers(positions)),
+                             f = gpu()->place(frequencies), qn = gpu()->place(q_norm.wide),
+                             kn = gpu()->place(k_norm.wide);
+                const auto part = [&](int first, int count) {
+                  View v = view(x);
+                  v.data =
+                      static_cast<char*>(v.data) + std::size_t(first) * std::size_t(head_dim) * core::dtype_size(d);
+                  v.shape = Shape{t, count, head_dim};
+                  return v;
+                };
+                std::vector<View> in{part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads), view(at),
+                                     view(f)};
+                if (normed) in.insert(in.end(), {view(qn), view(kn)});
+                const Tensor turned = gpu()->place(poisoned(d, {t, heads, head_dim}));
+                const Tensor got = gpu()->place(poisoned(d, {t, heads, head_dim}));
+                const View to[] = {view(got)}, middle[] = {view(turned)};
+                const device::KvLayer layer{kc.data(), vc.data(), kv_heads, head_dim, head_dim, d};
+                device::StepView staged = gpu()->stage(step);
+                staged.kv = std::span(&layer, 1);
+                if (fused) {
+                  gpu()->run({op, in, to}, &staged);
+                } else {
+                  gpu()->run({op.write, in, middle}, &staged);
+                  gpu()->run({op.attention, middle, to}, &staged);
+                }
+                out[fused] = to_host(got);
+                keys[fused] = to_host(kc);
+              }
+              const double error = distance(out[1], out[0]), key_error = distance(keys[1], keys[0]);
+              if (!CHECK(error <= tolerance(d) && key_error == 0.0))
+                std::printf("  rope_attention %s heads %d/%d x %d normed %d window %d, %zu sequences: %g, keys %g\n",
+                            core::dtype_name(d), heads, kv_heads, head_dim, int(normed), window, sequences.size(),
+                            error, key_error);
+            }
+}
+
 TEST("rope, embedding, select_rows, copy") {
   if (!gpu()) return;
   for (DType d : kFloats) {

@@ -9,6 +9,7 @@
 
 #include "device/cuda/attention.cuh"
 #include "device/cuda/mma.cuh"
+#include "device/cuda/rope.cuh"
 
 namespace fastllm::cuda {
 namespace {
@@ -205,7 +206,6 @@ __global__ void __launch_bounds__(128) general_kernel(Call c) {
 constexpr int kQueryWarps = 8;
 constexpr int kQueryTile = kQueryWarps * 16;
 constexpr int kKeyTile = 64;
-constexpr float kLog2E = 1.4426950408889634f;
 
 // Which tile of which sequence block x works on: tiles are counted over sequences with more than one query.
 __device__ inline bool find_tile(const Call& c, int tile, int& sequence, int& first) {
@@ -237,8 +237,8 @@ __global__ void __launch_bounds__(kQueryWarps * 32, kD == 64 ? 2 : 1) prefill_ke
   constexpr int kThreads = kQueryWarps * 32;
   int sequence = 0;
   int first = 0;
-  if (!find_tile(c, blockIdx.x, sequence, first)) return;
-  const int head = blockIdx.y;
+  if (!find_tile(c, blockIdx.y, sequence, first)) return;
+  const int head = blockIdx.x;  // all heads of the longest rows first
   const int kv_head = head / c.group;
   const int rows = min(kQueryTile, c.query_start[sequence + 1] - first);
   const int position = c.positions[first];
@@ -334,7 +334,7 @@ __global__ void __launch_bounds__(kQueryWarps * 32, kD == 64 ? 2 : 1) prefill_ke
       higher = fmaxf(higher, __shfl_xor_sync(0xffffffffu, higher, 1));
       higher = fmaxf(higher, __shfl_xor_sync(0xffffffffu, higher, 2));
       const float level = higher == -INFINITY ? 0.0f : higher;
-      const float keep = exp2f(best[h] - level);
+      const float keep = exp2_fast(best[h] - level);
       best[h] = higher;
       float sum = 0.0f;
 #pragma unroll
@@ -342,7 +342,7 @@ __global__ void __launch_bounds__(kQueryWarps * 32, kD == 64 ? 2 : 1) prefill_ke
 #pragma unroll
         for (int f = 0; f < 2; ++f) {
           float& x = s[j][h * 2 + f];
-          x = exp2f(x - level);
+          x = exp2_fast(x - level);
           sum += x;
         }
       total[h] = total[h] * keep + sum;
@@ -389,7 +389,7 @@ void launch_prefill(const Context& c, const Call& call, int tokens, int heads) {
       cudaFuncSetAttribute(prefill_kernel<T, kD>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   check(allowed, "attention");
   const auto tiles = static_cast<unsigned>((tokens + kQueryTile - 1) / kQueryTile + call.sequences);
-  launch(c, prefill_kernel<T, kD>, dim3(tiles, static_cast<unsigned>(heads)), kQueryWarps * 32, kShared, 1, call);
+  launch(c, prefill_kernel<T, kD>, dim3(static_cast<unsigned>(heads), tiles), kQueryWarps * 32, kShared, 1, call);
 }
 
 template <class T, class C>
@@ -404,23 +404,47 @@ std::size_t attention_workspace(const device::Attention&, int sequences, int hea
   return static_cast<std::size_t>(sequences) * heads * splits * (v_head_dim + 2);
 }
 
-void attention(const Context& c, const device::Attention& op, const View& q, const StepView& step, const View& out) {
-  if (step.tokens == 0) return;
+namespace {
+
+Call call_of(const Context& c, const device::Attention& op, const View& q, const StepView& step, const View& out) {
   const device::KvLayer& layer = step.kv[static_cast<std::size_t>(op.layer)];
   if (layer.head_dim > kMaxHead || layer.v_head_dim > kMaxHead)
     core::fail(core::ErrorCode::shape_error,
                core::cat("[attention] head size ", layer.head_dim, " exceeds the CUDA backend's ", kMaxHead, "."));
   const int heads = static_cast<int>(q.shape[1]);
-  const int max_kv = longest(step);
-  const int splits = (max_kv + kSplit - 1) / kSplit;
-  const Call call{
+  const int splits = (longest(step) + kSplit - 1) / kSplit;
+  return {
       kview(q),          kview(out),       layer.k,           layer.v,         layer.kv_heads,   heads / layer.kv_heads,
       layer.head_dim,    layer.v_head_dim, step.block_tokens, step.max_blocks, step.query_start, step.kv_len,
       step.sequence_of,  step.positions,   step.block_table,  op.scale,        op.softcap,       op.window,
       c.workspace->data, splits,           step.sequences};
+}
+
+}  // namespace
+
+void rope_attention(const Context& c, const device::RopeAttention& op, std::span<const View> in, const StepView& step,
+                    const View& out) {
+  if (step.tokens == 0) return;
+  const View& q = in[0];
+  if (step.tokens == step.sequences) {
+    const RopeKv rope = rope_kv(op.write, in, step, q);
+    const device::KvLayer& layer = step.kv[static_cast<std::size_t>(op.write.layer)];
+    if (attention_decode(c, call_of(c, op.attention, q, step, out), &rope, q.dtype, layer.dtype, longest(step))) return;
+  }
+  rope_kv_write(c, op.write, in, step, q);  // the queries turn in place
+  attention(c, op.attention, q, step, out);
+}
+
+void attention(const Context& c, const device::Attention& op, const View& q, const StepView& step, const View& out) {
+  if (step.tokens == 0) return;
+  const device::KvLayer& layer = step.kv[static_cast<std::size_t>(op.layer)];
+  const int heads = static_cast<int>(q.shape[1]);
+  const int max_kv = longest(step);
+  const Call call = call_of(c, op, q, step, out);
+  const int splits = call.splits;
   const bool any_prefill = step.tokens > step.sequences;
   const bool any_decode = step.tokens == 1 || step.sequences > 1;  // some sequence may have one query
-  const bool decoded = !any_decode || attention_decode(c, call, q.dtype, layer.dtype, max_kv);
+  const bool decoded = !any_decode || attention_decode(c, call, nullptr, q.dtype, layer.dtype, max_kv);
   const int cuts = (call.group + kMaxGroup - 1) / kMaxGroup;
   dispatch_float(q.dtype, "attention", [&](auto t) {
     dispatch_float(layer.dtype, "attention", [&](auto u) {

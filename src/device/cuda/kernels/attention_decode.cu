@@ -3,17 +3,20 @@
 // The query heads that share a key head are the 16 rows of a tensor-core tile, so keys and values are read once (GQA:
 // Ainslie et al. 2023). A block takes a range of keys of one sequence and key head; its four warps take tiles of 32 keys
 // in turn, each with its own double buffer (cp.async) and its own online softmax, and are merged through shared memory.
-// Long sequences are cut into up to 8 blocks of a cluster, merged through each other's shared memory (split keys as in
+// What does not depend on the kernel before is under way before that one ends: the step's arrays and the keys and values of
+// earlier steps. With a RopeKv the block also turns its queries and the new key, which then goes from shared memory into
+// the tile and the cache. Long sequences are cut into up to 8 blocks of a cluster, merged through each other's shared memory (split keys as in
 // Dao et al. 2023, "Flash-Decoding", without its second kernel). How a sequence is cut depends on its own length alone.
 
 #include "device/cuda/attention.cuh"
 #include "device/cuda/hopper.cuh"
 #include "device/cuda/mma.cuh"
+#include "device/cuda/rope.cuh"
 
 namespace fastllm::cuda {
 namespace {
 
-constexpr int kKeys = 32;  // of a tile
+constexpr int kKeys = 16;  // of a tile
 constexpr int kWarps = 4;
 constexpr int kLeastKeys = 256;  // of a block
 constexpr int kMostSplits = 8;
@@ -28,16 +31,17 @@ constexpr int kDecodeShared =
     kWarps * 2 * 2 * kKeys * kD * 2 > kWarps * 16 * (kD + 4) * 4 ? kWarps * 2 * 2 * kKeys * kD * 2
                                                                  : kWarps * 16 * (kD + 4) * 4;
 
-template <class T, int kD>
-__global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c) {
+template <class T, int kD, bool kRope>
+__global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c, RopeKv r) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) unsigned char shared_memory[];
   __shared__ float tops[kWarps][16];
   __shared__ float totals[kWarps][16];
   __shared__ float top[16];
   __shared__ float normaliser[16];
+  __shared__ float2 turns[kRope ? kD / 2 : 1];
+  __shared__ T fresh[kRope ? 18 : 1][kRope ? kD + 8 : 1];  // the turned queries, the new key and the new value
   let_next_start();
-  wait_for_previous();
   const int sequence = blockIdx.z;
   const int token = c.query_start[sequence];
   if (c.query_start[sequence + 1] - token != 1) return;  // all blocks of the cluster alike
@@ -60,31 +64,14 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c) {
   const std::uint32_t base =
       static_cast<std::uint32_t>(__cvta_generic_to_shared(shared_memory)) + warp * (4 * kTileBytes);
 
-  std::uint32_t q[kD / 16][4];
-  {
-    const T* rows = static_cast<const T*>(c.q.data) + token * c.q.stride[0];
-    const auto pair = [&](int row, int column) {
-      return row < group ? *reinterpret_cast<const std::uint32_t*>(rows + (first_head + row) * c.q.stride[1] + column)
-                         : 0u;
-    };
-#pragma unroll
-    for (int kk = 0; kk < kD / 16; ++kk) {
-      const int column = kk * 16 + lane % 4 * 2;
-      q[kk][0] = pair(lane / 4, column);
-      q[kk][1] = pair(lane / 4 + 8, column);
-      q[kk][2] = pair(lane / 4, column + 8);
-      q[kk][3] = pair(lane / 4 + 8, column + 8);
-    }
-  }
-
   const auto fill = [&](int tile, int buffer) {
     const int first = tile * kKeys;
     if (first < end) {
-      const int mine = min(first + lane, end - 1);
+      const int mine = min(first + lane % kKeys, end - 1);
       const std::int64_t row_of_lane = cache_row(c, sequence, kv_head, mine) * kD;
       const std::uint32_t k_at = base + buffer * (2 * kTileBytes);
 #pragma unroll
-      for (int i = 0; i < kColumns; ++i) {
+      for (int i = 0; i < kKeys * kColumns / 32; ++i) {
         const int piece = i * 32 + lane;
         const int row = piece / kColumns;
         const int column = piece % kColumns;
@@ -100,13 +87,70 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c) {
   float best[2] = {-INFINITY, -INFINITY};
   float total[2] = {};
   int tile = begin / kKeys + warp;
-  fill(tile, 0);
+  if constexpr (kRope) {
+    for (int i = threadIdx.x; i < r.op.rope.rotary_dim / 2; i += kWarps * 32) turns[i] = turn_of(r, token, i);
+    fill(tile, 0);  // the row of the new key holds anything yet
+    __syncthreads();
+    wait_for_previous();
+    const bool newest = begin < end && end == length;  // this block has the new key
+    for (int job = warp; job < (newest ? group + 2 : group); job += kWarps) {
+      const bool is_query = job < group;
+      const KView& x = is_query ? r.q : job == group ? r.k : r.v;
+      const T* from =
+          static_cast<const T*>(x.data) + token * x.stride[0] + (is_query ? first_head + job : kv_head) * x.stride[1];
+      T* to = fresh[is_query ? job : 16 + job - group];
+      if (job == group + 1)
+        for (int i = lane; i < kD; i += 32) to[i] = from[i];
+      else
+        turn_head(r, from, kD, is_query ? r.q_norm : r.k_norm, turns, [&](int i, T value) { to[i] = value; });
+    }
+    for (int row = group + warp; row < 16; row += kWarps)
+      for (int i = lane; i < kD; i += 32) fresh[row][i] = from_float<T>(0.0f);
+    __syncthreads();
+    if (newest && blockIdx.y % cuts == 0) {
+      const std::int64_t at = cache_row(c, sequence, kv_head, length - 1) * kD;
+      for (int i = threadIdx.x; i < 2 * kColumns; i += kWarps * 32) {
+        void* cache = i < kColumns ? r.k_cache : r.v_cache;
+        *reinterpret_cast<Eight<T>*>(static_cast<T*>(cache) + at + i % kColumns * 8) =
+            *reinterpret_cast<const Eight<T>*>(&fresh[16 + i / kColumns][i % kColumns * 8]);
+      }
+    }
+  } else {
+    wait_for_previous();
+    fill(tile, 0);
+  }
+
+  std::uint32_t q[kD / 16][4];
+  {
+    const auto pair = [&](int row, int column) {
+      if constexpr (kRope) return *reinterpret_cast<const std::uint32_t*>(&fresh[row][column]);
+      const T* from = static_cast<const T*>(c.q.data) + token * c.q.stride[0] + (first_head + row) * c.q.stride[1];
+      return row < group ? *reinterpret_cast<const std::uint32_t*>(from + column) : 0u;
+    };
+#pragma unroll
+    for (int kk = 0; kk < kD / 16; ++kk) {
+      const int column = kk * 16 + lane % 4 * 2;
+      q[kk][0] = pair(lane / 4, column);
+      q[kk][1] = pair(lane / 4 + 8, column);
+      q[kk][2] = pair(lane / 4, column + 8);
+      q[kk][3] = pair(lane / 4 + 8, column + 8);
+    }
+  }
   for (int turn = 0; tile * kKeys < end; tile += kWarps, ++turn) {
     fill(tile + kWarps, (turn + 1) % 2);
     wait_async<1>();
     __syncwarp();
     const std::uint32_t k_at = base + turn % 2 * (2 * kTileBytes);
     const std::uint32_t v_at = k_at + kTileBytes;
+    if constexpr (kRope) {
+      const int row = length - 1 - tile * kKeys;  // of the new key, if it is in this tile
+      if (row >= 0 && row < kKeys) {
+        for (int i = lane; i < 2 * kColumns; i += 32)
+          store_shared_eight((i < kColumns ? k_at : v_at) + tile_offset<kKeys>(row, i % kColumns),
+                             &fresh[16 + i / kColumns][i % kColumns * 8]);
+        __syncwarp();
+      }
+    }
     float s[kKeys / 8][4] = {};
 #pragma unroll
     for (int kk = 0; kk < kD / 16; ++kk)
@@ -126,14 +170,14 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c) {
         for (int f = 0; f < 2; ++f) {
           const int at = tile * kKeys + j * 8 + lane % 4 * 2 + f;
           float& x = s[j][h * 2 + f];
-          x = capped(c, x * c.scale);
+          x = capped(c, x * c.scale) * kLog2E;
           if (at >= end || at < begin) x = -INFINITY;
           higher = fmaxf(higher, x);
         }
       higher = fmaxf(higher, __shfl_xor_sync(0xffffffffu, higher, 1));
       higher = fmaxf(higher, __shfl_xor_sync(0xffffffffu, higher, 2));
       const float level = higher == -INFINITY ? 0.0f : higher;
-      const float keep = __expf(best[h] - level);
+      const float keep = exp2_fast(best[h] - level);
       best[h] = higher;
       float sum = 0.0f;
 #pragma unroll
@@ -141,7 +185,7 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c) {
 #pragma unroll
         for (int f = 0; f < 2; ++f) {
           float& x = s[j][h * 2 + f];
-          x = __expf(x - level);
+          x = exp2_fast(x - level);
           sum += x;
         }
       total[h] = total[h] * keep + sum;
@@ -200,7 +244,7 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c) {
     float weight = 0.0f;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      const float factor = tops[w][row] == -INFINITY ? 0.0f : __expf(tops[w][row] - highest);
+      const float factor = tops[w][row] == -INFINITY ? 0.0f : exp2_fast(tops[w][row] - highest);
       const float4 part = *reinterpret_cast<const float4*>(sums + (w * 16 + row) * kPitch + d);
       merged.x += factor * part.x;
       merged.y += factor * part.y;
@@ -235,7 +279,7 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c) {
     float weight = 0.0f;
     for (int s = 0; s < splits; ++s) {
       const float level = load_shared_float_of(shared_of(top_at + row * 4, s));
-      const float factor = level == -INFINITY ? 0.0f : __expf(level - highest);
+      const float factor = level == -INFINITY ? 0.0f : exp2_fast(level - highest);
       const float4 part = load_shared_of(shared_of(sums_at + (row * kPitch + d) * 4, s));
       merged.x += factor * part.x;
       merged.y += factor * part.y;
@@ -251,22 +295,24 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c) {
 }
 
 template <class T, int kD>
-void launch_decode(const Context& c, const AttentionCall& call, int max_kv) {
-  static const cudaError_t allowed =
-      cudaFuncSetAttribute(decode_kernel<T, kD>, cudaFuncAttributeMaxDynamicSharedMemorySize, kDecodeShared<kD>);
-  check(allowed, "attention");
+void launch_decode(const Context& c, const AttentionCall& call, const RopeKv* rope, int max_kv) {
   const int keys = call.window > 0 ? std::min(max_kv, call.window + kLeastKeys) : max_kv;
   int splits = 1;
   while (splits < kMostSplits && splits * kLeastKeys < keys) splits *= 2;
   const int cuts = (call.group + 15) / 16;
   const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>(call.kv_heads * cuts),
                   static_cast<unsigned>(call.sequences));
-  launch(c, decode_kernel<T, kD>, grid, kWarps * 32, kDecodeShared<kD>, splits, call);
+  const auto start = [&](auto kernel) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kDecodeShared<kD>), "attention");
+    launch(c, kernel, grid, kWarps * 32, kDecodeShared<kD>, splits, call, rope ? *rope : RopeKv{});
+  };
+  rope ? start(&decode_kernel<T, kD, true>) : start(&decode_kernel<T, kD, false>);
 }
 
 }  // namespace
 
-bool attention_decode(const Context& c, const AttentionCall& call, core::DType q, core::DType cache, int max_kv) {
+bool attention_decode(const Context& c, const AttentionCall& call, const RopeKv* rope, core::DType q, core::DType cache,
+                      int max_kv) {
   const auto even = [](const KView& v, int elements) {
     return v.stride[0] % elements == 0 && v.stride[1] % elements == 0 &&
            reinterpret_cast<std::uintptr_t>(v.data) % (static_cast<std::size_t>(elements) * 2) == 0;
@@ -277,9 +323,9 @@ bool attention_decode(const Context& c, const AttentionCall& call, core::DType q
   if (call.head_dim != 64 && call.head_dim != 128) return false;
   const bool bf16 = q == core::DType::bf16;
   if (call.head_dim == 64)
-    bf16 ? launch_decode<__nv_bfloat16, 64>(c, call, max_kv) : launch_decode<__half, 64>(c, call, max_kv);
+    bf16 ? launch_decode<__nv_bfloat16, 64>(c, call, rope, max_kv) : launch_decode<__half, 64>(c, call, rope, max_kv);
   else
-    bf16 ? launch_decode<__nv_bfloat16, 128>(c, call, max_kv) : launch_decode<__half, 128>(c, call, max_kv);
+    bf16 ? launch_decode<__nv_bfloat16, 128>(c, call, rope, max_kv) : launch_decode<__half, 128>(c, call, rope, max_kv);
   return true;
 }
 

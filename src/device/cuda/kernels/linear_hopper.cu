@@ -14,6 +14,7 @@
 #include "device/cuda/epilogue.cuh"
 #include "device/cuda/hopper.cuh"
 #include "device/cuda/launch.h"
+#include "device/cuda/mma.cuh"
 
 namespace fastllm::cuda {
 namespace {
@@ -40,7 +41,84 @@ struct Product {
   std::int64_t out_stride;
   Epilogue epilogue;
   bool gated, wide, floats;  // wide: four outputs can be stored at once; floats: out is float32
+  bool direct;  // eight can, and neither N nor the residual stands against it
 };
+
+#if FASTLLM_HOPPER_CODE
+// The sums of one warpgroup's thread: act(scale * sum + bias), gated or not, as pairs of neighbouring tokens.
+template <class T, class S, class F>
+__device__ inline void finish_pairs(float (&sums)[S::kTokens / 2], std::uint32_t (&pairs)[S::kTokens / 4], bool gated,
+                                    float scale, float low_bias, float high_bias, F&& act) {
+#pragma unroll
+  for (int j = 0; j < S::kTokens / 8; ++j) {
+    const float a = act(sums[j * 4] * scale + low_bias);
+    const float b = act(sums[j * 4 + 1] * scale + low_bias);
+    const float c = sums[j * 4 + 2] * scale + high_bias;
+    const float d = sums[j * 4 + 3] * scale + high_bias;
+    if (gated) {
+      pairs[j] = pack2<T>(a * c, b * d);
+    } else {
+      pairs[j * 2] = pack2<T>(a, b);
+      pairs[j * 2 + 1] = pack2<T>(act(c), act(d));
+    }
+  }
+}
+
+// The way out without a cut along K: results are rounded in registers, turned by the matrix store and leave as whole
+// rows. The residual is added to the rounded result, as separate ops would.
+template <class T, class S>
+__device__ inline void store_direct(const Product& p, float (&sums)[S::kTokens / 2], std::uint32_t tile,
+                                    int first_token, int first_row) {
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  const int row = warp * 16 + lane / 4;
+  const Epilogue& e = p.epilogue;
+  const auto bias = [&](int r) { return e.bias && first_row + r < p.rows ? e.bias[first_row + r] : 0.0f; };
+  const float low = bias(row);
+  const float high = bias(row + 8);
+  std::uint32_t pairs[S::kTokens / 4];
+  if (e.activation == device::Activation::none)
+    finish_pairs<T, S>(sums, pairs, p.gated, e.scale, low, high, [](float x) { return x; });
+  else if (e.activation == device::Activation::silu)
+    finish_pairs<T, S>(sums, pairs, p.gated, e.scale, low, high, [](float x) { return x / (1.0f + __expf(-x)); });
+  else
+    finish_pairs<T, S>(sums, pairs, p.gated, e.scale, low, high,
+                       [&](float x) { return activate(e.activation, x, 0.0f); });
+  const int columns = p.gated ? S::kRows / 2 : S::kRows;
+  const int pitch = columns * 2 + 16;  // bytes: rows of 8 tokens touch all banks
+  const int matrix = lane / 8;
+  if (p.gated) {
+    const std::uint32_t to = tile + (matrix * 8 + lane % 8) * pitch + warp * 16;
+#pragma unroll
+    for (int j = 0; j < S::kTokens / 32; ++j)
+      store_matrix_transposed(to + j * 32 * pitch, pairs[j * 4], pairs[j * 4 + 1], pairs[j * 4 + 2], pairs[j * 4 + 3]);
+  } else {
+    const std::uint32_t to = tile + (matrix / 2 * 8 + lane % 8) * pitch + warp * 32 + matrix % 2 * 16;
+#pragma unroll
+    for (int j = 0; j < S::kTokens / 16; ++j)
+      store_matrix_transposed(to + j * 16 * pitch, pairs[j * 4], pairs[j * 4 + 1], pairs[j * 4 + 2], pairs[j * 4 + 3]);
+  }
+  asm volatile("bar.sync 1, %0;" ::"n"(S::kGroups * 128) : "memory");
+  const int tokens = min(S::kTokens, p.tokens - first_token);
+  const int first_column = p.gated ? first_row / 2 : first_row;
+  const int width = min(columns, (p.gated ? p.rows / 2 : p.rows) - first_column);
+  const int eights = columns / 8;
+  for (int i = threadIdx.x; i < tokens * eights; i += S::kGroups * 128) {
+    const int token = i / eights;
+    const int column = i % eights * 8;
+    if (column >= width) continue;
+    Eight<T> value = load_shared_eight_as<Eight<T>>(tile + token * pitch + column * 2);
+    const std::int64_t m = first_token + token;
+    if (e.residual) {
+      const Eight<T> add = *reinterpret_cast<const Eight<T>*>(static_cast<const T*>(e.residual) +
+                                                              m * e.residual_stride + first_column + column);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) value.v[j] = from_float<T>(to_float(value.v[j]) + to_float(add.v[j]));
+    }
+    *reinterpret_cast<Eight<T>*>(static_cast<T*>(p.out) + m * p.out_stride + first_column + column) = value;
+  }
+}
+#endif
 
 template <class T, class S>
 __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
@@ -61,6 +139,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
   const int count = steps * (split + 1) / splits - begin;
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
+
+  const bool direct = S::kTokens >= 64 && splits == 1 && p.direct;
 
   let_next_start();
   if (threadIdx.x == 0) {
@@ -115,6 +195,12 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
     products_wait<0>();
     // The tiles are done with; the sums take their place.
     asm volatile("bar.sync 1, %0;" ::"n"(S::kGroups * 128) : "memory");
+    if constexpr (S::kTokens >= 64) {
+      if (direct) {
+        wait_for_previous();
+        return store_direct<T, S>(p, sums, tiles, first_token, first_row);
+      }
+    }
     const int row = group * 64 + warp % 4 * 16 + lane / 4;
 #pragma unroll
     for (int i = 0; i < S::kTokens / 8; ++i) {
@@ -125,6 +211,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
       store_shared(to + S::kPitch * 4 + 32, sums[i * 4 + 3]);
     }
   }
+  if (direct) return;  // the warp that copies
   wait_for_previous();
   if (splits > 1)
     cluster_sync();
@@ -238,10 +325,10 @@ void launch_shape(const Context& c, const View& x, const DenseLinear& l, const P
   launch(c, hopper_kernel<T, S>, grid, S::kThreads, S::kShared, splits, w_map, x_map, product);
 }
 
-// Parts of K, so that `blocks` blocks become enough to fill the GPU while each still has 4 tiles to stream.
-int splits_for(int blocks, int depth, int wanted) {
+// Parts of K: as many as keep the blocks within `most`, while each still has 4 tiles to stream.
+int splits_for(int blocks, int depth, int most) {
   int splits = 1;
-  while (splits < 8 && blocks * splits < wanted && depth / kDepth >= splits * 2 * 4) splits *= 2;
+  while (splits < 8 && blocks * (splits + 1) <= most && depth / kDepth >= (splits + 1) * 4) ++splits;
   return splits;
 }
 
@@ -249,16 +336,16 @@ template <class T>
 void launch_hopper(const Context& c, const View& x, const DenseLinear& l, const Product& p) {
   const int narrow = (p.rows + 63) / 64;
   const int broad = (p.rows + 127) / 128;
-  // A little over one block per multiprocessor: two fit, and the second wave of a product that just misses is costly.
-  const int streaming = splits_for(narrow, p.depth, kTargetBlocks - 12);
-  if (p.tokens <= 8) return launch_shape<T, Shape<64, 8, 11, 2>>(c, x, l, p, streaming);
-  if (p.tokens <= 16) return launch_shape<T, Shape<64, 16, 10, 2>>(c, x, l, p, streaming);
-  if (p.tokens <= 32) return launch_shape<T, Shape<64, 32, 8, 2>>(c, x, l, p, streaming);
-  if (p.tokens <= 64) return launch_shape<T, Shape<64, 64, 6, 2>>(c, x, l, p, streaming);
+  // Four blocks fit on a multiprocessor: two of this product and two of the next, which fetch its first tiles meanwhile.
+  const int streaming = splits_for(narrow, p.depth, 2 * kTargetBlocks);
+  if (p.tokens <= 8) return launch_shape<T, Shape<64, 8, 6, 4>>(c, x, l, p, streaming);
+  if (p.tokens <= 16) return launch_shape<T, Shape<64, 16, 5, 4>>(c, x, l, p, streaming);
+  if (p.tokens <= 32) return launch_shape<T, Shape<64, 32, 4, 4>>(c, x, l, p, streaming);
+  if (p.tokens <= 64) return launch_shape<T, Shape<64, 64, 3, 4>>(c, x, l, p, streaming);
   const int large = broad * ((p.tokens + 255) / 256);
   if (p.tokens > 128 && large >= kTargetBlocks - 32) return launch_shape<T, Shape<128, 256, 4, 1>>(c, x, l, p, 1);
   const int medium = broad * ((p.tokens + 127) / 128);
-  launch_shape<T, Shape<128, 128, 3, 2>>(c, x, l, p, splits_for(medium, p.depth, kTargetBlocks - 12));
+  launch_shape<T, Shape<128, 128, 3, 2>>(c, x, l, p, splits_for(medium, p.depth, 2 * kTargetBlocks));
 }
 
 }  // namespace
@@ -282,6 +369,12 @@ bool linear_hopper(const Context& c, const device::Linear& op, const View& x, co
   const auto fits = [](const View& v) {
     return v.stride[0] % 4 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % (4 * core::dtype_size(v.dtype)) == 0;
   };
+  const auto eights = [](const View& v) {
+    return v.stride[0] % 8 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0;
+  };
+  product.direct = !floats && eights(out) &&
+                   (!residual || (eights(*residual) && op.activation == device::Activation::none)) &&
+                   out.shape[1] % 8 == 0;
   product.wide = fits(out) && (!residual || fits(*residual));
   if (l.dtype == core::DType::bf16)
     launch_hopper<__nv_bfloat16>(c, x, l, product);

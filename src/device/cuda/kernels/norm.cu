@@ -3,6 +3,7 @@
 
 #include "device/cuda/common.cuh"
 #include "device/cuda/launch.h"
+#include "device/cuda/mma.cuh"
 
 namespace fastllm::cuda {
 namespace {
@@ -63,11 +64,6 @@ __global__ void layer_norm_kernel(KView x, KView weight, KView bias, KView out, 
     to[i] = from_float<T>((to_float(in[i]) - mean) * scale * load_any(weight.data, weight.dtype, i) +
                           load_any(bias.data, bias.dtype, i));
 }
-
-template <class T>
-struct alignas(16) Eight {
-  T v[8];
-};
 
 constexpr int kMostChunks = 2;  // of 8 elements a thread, so rows of up to 16384
 

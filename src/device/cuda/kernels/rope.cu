@@ -2,22 +2,10 @@
 // and values into the paged cache. Angles are float32 products as in the reference, reduced accurately (sinf, cosf;
 // not the fast intrinsics).
 
-#include "device/cuda/common.cuh"
-#include "device/cuda/launch.h"
+#include "device/cuda/rope.cuh"
 
 namespace fastllm::cuda {
 namespace {
-
-// The frequency of pair i for a sequence of the given RoPE length.
-__device__ float frequency(const device::Rope& op, const float* inv_freq, const float* long_inv_freq, int i,
-                           int length) {
-  if (op.length == device::RopeLength::fixed || length <= op.original_max) return inv_freq[i];
-  if (op.length == device::RopeLength::long_short) return long_inv_freq[i];
-  const float dim = static_cast<float>(op.rotary_dim);
-  const float stretch = op.factor * length / op.original_max - (op.factor - 1.0f);
-  const float base = op.base * powf(stretch, dim / (dim - 2.0f));
-  return 1.0f / powf(base, 2.0f * i / dim);
-}
 
 template <class T>
 __global__ void rope_kernel(device::Rope op, KView x, KView out, const std::int32_t* positions, const float* inv_freq,
@@ -71,24 +59,6 @@ __global__ void kv_write_kernel(KView in, C* cache, int kv_heads, int head_dim, 
 
 // rope_kv_write: a block takes some heads of one token and works out the token's angles once; its warps take heads in
 // turn, first the query heads, then the key heads, then the value heads.
-struct RopeKv {
-  device::RopeKvWrite op;
-  KView q, k, v, out;
-  const std::int32_t* positions;
-  const float* inv_freq;
-  const float* long_inv_freq;
-  const std::int32_t* sequence_of;
-  const std::int32_t* rope_len;
-  const std::int64_t* slots;
-  const float* q_norm;  // [D] or null
-  const float* k_norm;
-  void* k_cache;
-  void* v_cache;
-  int block_tokens;
-};
-
-constexpr int kMostPairs = 128;  // of a head
-
 template <class T, class C>
 __global__ void __launch_bounds__(128) rope_kv_write_kernel(RopeKv r, int heads_per_block) {
   __shared__ float2 turns[kMostPairs];  // cosine and sine
@@ -98,16 +68,7 @@ __global__ void __launch_bounds__(128) rope_kv_write_kernel(RopeKv r, int heads_
   const int lane = threadIdx.x % 32;
   const int q_heads = static_cast<int>(r.q.shape[1]);
   const int kv_heads = static_cast<int>(r.k.shape[1]);
-  const device::Rope& rope = r.op.rope;
-  const int half = rope.rotary_dim / 2;
-  const int length = rope.length == device::RopeLength::fixed ? 0 : r.rope_len[r.sequence_of[token]];
-  const float position = static_cast<float>(r.positions[token]);
-  for (int i = threadIdx.x; i < half; i += blockDim.x) {
-    float sine;
-    float cosine;
-    sincosf(position * frequency(rope, r.inv_freq, r.long_inv_freq, i, length), &sine, &cosine);
-    turns[i] = make_float2(cosine * rope.attention_factor, sine * rope.attention_factor);
-  }
+  for (int i = threadIdx.x; i < r.op.rope.rotary_dim / 2; i += blockDim.x) turns[i] = turn_of(r, token, i);
   __syncthreads();
   const std::int64_t slot = r.slots[token];
   const std::int64_t block = slot / r.block_tokens * kv_heads;
@@ -129,37 +90,12 @@ __global__ void __launch_bounds__(128) rope_kv_write_kernel(RopeKv r, int heads_
     const T* from = static_cast<const T*>(x.data) + token * x.stride[0] + head * x.stride[1];
     C* cached = static_cast<C*>(r.k_cache) + ((block + head) * r.block_tokens + offset) * dim;
     T* turned = static_cast<T*>(r.out.data) + token * r.out.stride[0] + head * r.out.stride[1];
-    const float* weight = is_key ? r.k_norm : r.q_norm;
-    float scale = 1.0f;
-    if (weight) {
-      float square = 0.0f;
-      for (int i = lane; i < dim; i += 32) {
-        const float value = to_float(from[i]);
-        square += value * value;
-      }
-      scale = rsqrtf(warp_sum(square) / dim + r.op.eps);
-    }
-    // With a norm, its result is rounded to the activations' dtype, as the separate op would leave it.
-    const auto element = [&](int i) {
-      const float value = to_float(from[i]);
-      return weight ? to_float(from_float<T>(value * scale * (r.op.weight_offset + weight[i]))) : value;
-    };
-    const auto put = [&](int i, float value) {
-      const T rounded = from_float<T>(value);
+    turn_head(r, from, dim, is_key ? r.k_norm : r.q_norm, turns, [&](int i, T value) {
       if (is_key)
-        cached[i] = from_float<C>(to_float(rounded));
+        cached[i] = from_float<C>(to_float(value));
       else
-        turned[i] = rounded;
-    };
-    for (int i = lane; i < half; i += 32) {
-      const int first = rope.interleaved ? 2 * i : i;
-      const int second = rope.interleaved ? 2 * i + 1 : i + half;
-      const float a = element(first);
-      const float b = element(second);
-      put(first, a * turns[i].x - b * turns[i].y);
-      put(second, b * turns[i].x + a * turns[i].y);
-    }
-    for (int i = rope.rotary_dim + lane; i < dim; i += 32) put(i, element(i));
+        turned[i] = value;
+    });
   }
 }
 
@@ -192,36 +128,40 @@ void rope(const Context& c, const device::Rope& op, const View& x, const View& p
   check_launch("rope");
 }
 
-void rope_kv_write(const Context& c, const device::RopeKvWrite& op, std::span<const View> in, const StepView& step,
-                   const View& out) {
-  const int tokens = static_cast<int>(in[0].shape[0]);
-  if (tokens == 0) return;
+RopeKv rope_kv(const device::RopeKvWrite& op, std::span<const View> in, const StepView& step, const View& out) {
+  if (op.rope.rotary_dim > 2 * kMostPairs)
+    core::fail(core::ErrorCode::shape_error, core::cat("[rope_kv_write] rotary_dim is ", op.rope.rotary_dim,
+                                                       "; the CUDA backend takes ", 2 * kMostPairs, "."));
   const device::KvLayer& layer = step.kv[static_cast<std::size_t>(op.layer)];
+  RopeKv r{};
+  r.op = op;
+  r.q = kview(in[0]);
+  r.k = kview(in[1]);
+  r.v = kview(in[2]);
+  r.out = kview(out);
+  r.positions = static_cast<const std::int32_t*>(in[3].data);
+  r.inv_freq = static_cast<const float*>(in[4].data);
+  r.sequence_of = step.sequence_of;
+  r.rope_len = step.rope_len;
+  r.slots = step.slots;
+  r.k_cache = layer.k;
+  r.v_cache = layer.v;
+  r.block_tokens = step.block_tokens;
   std::size_t next = 5;
-  RopeKv r{op,
-           kview(in[0]),
-           kview(in[1]),
-           kview(in[2]),
-           kview(out),
-           static_cast<const std::int32_t*>(in[3].data),
-           static_cast<const float*>(in[4].data),
-           nullptr,
-           step.sequence_of,
-           step.rope_len,
-           step.slots,
-           nullptr,
-           nullptr,
-           layer.k,
-           layer.v,
-           step.block_tokens};
   if (op.rope.length == device::RopeLength::long_short) r.long_inv_freq = static_cast<const float*>(in[next++].data);
   if (op.normed) {
     r.q_norm = static_cast<const float*>(in[next++].data);
     r.k_norm = static_cast<const float*>(in[next].data);
   }
-  if (op.rope.rotary_dim > 2 * kMostPairs)
-    core::fail(core::ErrorCode::shape_error, core::cat("[rope_kv_write] rotary_dim is ", op.rope.rotary_dim,
-                                                       "; the CUDA backend takes ", 2 * kMostPairs, "."));
+  return r;
+}
+
+void rope_kv_write(const Context& c, const device::RopeKvWrite& op, std::span<const View> in, const StepView& step,
+                   const View& out) {
+  const int tokens = static_cast<int>(in[0].shape[0]);
+  if (tokens == 0) return;
+  const RopeKv r = rope_kv(op, in, step, out);
+  const device::KvLayer& layer = step.kv[static_cast<std::size_t>(op.layer)];
   const auto heads = static_cast<unsigned>(in[0].shape[1] + 2 * in[1].shape[1]);
   const unsigned each = tokens <= 32 ? 4 : 16;  // heads of a block: few tokens need many blocks
   dispatch_float(in[0].dtype, "rope_kv_write", [&](auto t) {
