@@ -85,6 +85,7 @@ if TYPE_CHECKING:
         int64,
         uint8,
     )
+    from fastllm._shown import show
     from fastllm.batch import AsCompleted, BatchStream
     from fastllm.blocking import BlockingModel, BlockingStream
     from fastllm.chat import BlockingChat, Chat
@@ -132,6 +133,7 @@ _LAZY = {
     "ones": "fastllm.tensor",
     "ops": "",
     "register": "fastllm.nn",
+    "show": "fastllm._shown",
     "uint8": "fastllm._ops_dtype",
     "zeros": "fastllm.tensor",
 }
@@ -217,6 +219,7 @@ __all__ = [
     "ones",
     "ops",
     "register",
+    "show",
     "uint8",
     "zeros",
 ]
@@ -242,3 +245,8 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """``%load_ext fastllm``: the magics ``%ask`` and ``%%ask``."""
+    importlib.import_module("fastllm.widgets.magic").register(ipython)

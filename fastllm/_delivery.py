@@ -117,6 +117,10 @@ class Delivery:
         """Mailboxes in the table."""
         return len(self._mailboxes)
 
+    def requests(self) -> list[_core.Request]:
+        """The native requests in the table, oldest first."""
+        return [box.request for box in list(self._mailboxes.values()) if box.request is not None]
+
     def open(self) -> Mailbox:
         """A mailbox with a fresh tag, in the table."""
         mailbox = Mailbox(next(self._tags))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fastllm import _core
     from fastllm.stream import TokenStream
 
-__all__ = ["AsCompleted", "BatchSource", "BatchStream", "batch_error"]
+__all__ = ["AsCompleted", "BatchResults", "BatchSource", "BatchStream", "batch_error"]
 
 BatchSource: TypeAlias = Iterable[Prompt | Request] | AsyncIterable[Prompt | Request]
 _Opener: TypeAlias = "Callable[[Prompt | Request, int], TokenStream]"
@@ -408,6 +408,15 @@ class BatchStream(_Group["tuple[int, Token]"], AsyncIterator["tuple[int, Token]"
 
 def _in_step(stream: TokenStream) -> bool:
     return stream._ticket.lookahead == 0
+
+
+class BatchResults(list[_ItemT]):
+    """A list of completions, and of exceptions where they were asked for, that a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        from fastllm import _shown
+
+        return _shown.html(self)
 
 
 def batch_error(results: list[Completion | Exception]) -> errors.BatchError | None:

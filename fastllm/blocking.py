@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from fastllm import errors
 from fastllm._loops import loop_in_this_thread
-from fastllm.batch import batch_error
+from fastllm.batch import BatchResults, batch_error
 from fastllm.stream import RequestHandle, StreamText, Ticket
 from fastllm.types import Completion, Message, Prompt, Request, Scores, Token
 
@@ -279,7 +279,7 @@ class BlockingModel:
             )
         _warn_if_on_a_loop()
         merged = self._model._merge(config, overrides)
-        results: list[Completion | Exception] = []
+        results: BatchResults[Completion | Exception] = BatchResults()
         running: deque[BlockingStream | Exception] = deque()
         try:
             for item in prompts:

@@ -7,7 +7,6 @@ and fills as it is read; one that was cut short keeps its text and says so.
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import weakref
@@ -201,14 +200,22 @@ class Conversation(Generic[_StreamT]):
         return f"<Chat with {self.model.info.name} · {len(self)} messages, {len(self._nodes)} in the tree{shown}>"
 
     def _repr_html_(self) -> str:
-        rows = []
-        for node in self.path:
-            mark = f" <em>({html.escape(node.finish_reason or 'being read')})</em>" if node.is_partial else ""
-            rows.append(
-                f'<p dir="auto" style="white-space:pre-wrap;overflow-wrap:anywhere">'
-                f"<b>{html.escape(node.message.role)}</b>{mark}<br>{html.escape(node.message.content)}</p>"
-            )
-        return f"<div>{''.join(rows)}</div>"
+        from fastllm import _shown
+
+        return _shown.html(self)
+
+    def show(self, **options: Any) -> Any:
+        """Shows the conversation as a panel: say something, stop, ask again, reword, fork.
+
+        Args:
+            **options: Of `fastllm.widgets.ChatPanel`.
+
+        Returns:
+            The panel, already on the page.
+        """
+        from fastllm import _shown
+
+        return _shown.show(self, **options)
 
     # --- saying
 

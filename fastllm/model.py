@@ -16,7 +16,7 @@ from anyio import CancelScope, get_cancelled_exc_class, to_thread
 from fastllm import _core, _prompts
 from fastllm._delivery import Delivery
 from fastllm._loops import worker_limiter
-from fastllm.batch import AsCompleted, BatchSource, BatchStream, batch_error
+from fastllm.batch import AsCompleted, BatchResults, BatchSource, BatchStream, batch_error
 from fastllm.config import EngineConfig, GenerationConfig, GenerationFields
 from fastllm.errors import InvalidConfig, InvalidRequest
 from fastllm.stream import RequestHandle, Ticket, TokenStream
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from fastllm._delivery import Mailbox
     from fastllm.blocking import BlockingModel
+    from fastllm.display.memory import MemoryReport
     from fastllm.tokenizer import Tokenizer
 
 __all__ = ["Model"]
@@ -361,7 +362,7 @@ class Model:
         async with self.as_completed(prompts, config, adapter=adapter, priority=priority, **overrides) as completed:
             async for index, result in completed:
                 found[index] = result
-        results = [found[index] for index in sorted(found)]
+        results = BatchResults(found[index] for index in sorted(found))
         if on_error == "raise" and (error := batch_error(results)) is not None:
             raise error
         return results
@@ -440,6 +441,27 @@ class Model:
         """A snapshot of the engine; takes no time, from any thread."""
         return EngineStats(**self._engine.stats())
 
+    def memory(self) -> MemoryReport:
+        """Where the memory goes: weights, key/value pool, what of it is in use, the biggest weights."""
+        from fastllm import _shown
+
+        report: MemoryReport = _shown.memory(self)
+        return report
+
+    def monitor(self, *, every_s: float = 0.5, for_s: float | None = None) -> Any:
+        """Shows the engine at work in a notebook: speed, key/value pool, queue, requests.
+
+        Args:
+            every_s: Seconds between two looks.
+            for_s: Seconds until it stops by itself; None: when its button is pressed or the model is closed.
+
+        Returns:
+            The view, already on the page.
+        """
+        from fastllm import _shown
+
+        return _shown.show(self, every_s=every_s, for_s=for_s)
+
     # --- lifetime
 
     @property
@@ -512,7 +534,9 @@ class Model:
         return f"<Model {repr(self.info)[len('<ModelInfo ') : -1]}{' · closed' if self.closed else ''}>"
 
     def _repr_html_(self) -> str:
-        return self.info._repr_html_()
+        from fastllm import _shown
+
+        return _shown.html(self)
 
     # --- inside
 

@@ -171,6 +171,17 @@ class RequestHandle:
         """The prompt as the engine got it."""
         return self._ticket.prompt_ids
 
+    def _repr_html_(self) -> str:
+        from fastllm import _shown
+
+        return _shown.html(self)
+
+    def _ipython_display_(self) -> None:
+        """In a notebook, a stream that nobody reads yet is read by its display; another shows what was read."""
+        from fastllm import _shown
+
+        _shown.display_stream(self)
+
     def __repr__(self) -> str:
         text = self._joined()
         shown = repr(text if len(text) <= 60 else text[:59] + "…")

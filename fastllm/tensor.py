@@ -299,6 +299,25 @@ class Tensor(Array):
 
         return one_line(self)
 
+    def _repr_html_(self) -> str:
+        from fastllm import _shown
+
+        return _shown.html(self)
+
+    def inspect(self, *, reference: Tensor | npt.NDArray[Any] | None = None, labels: Any = None) -> Any:
+        """Shows the tensor with sliders: heat-map, histogram, values, channels, quantisation, memory.
+
+        Args:
+            reference: The numbers that this tensor stands for, of the same shape: the display then tells its errors.
+            labels: Names along axes, ``{axis: [name, ...]}``, such as the tokens of a prompt.
+
+        Returns:
+            The view, already on the page.
+        """
+        from fastllm import _shown
+
+        return _shown.show(self, reference=reference, labels=labels)
+
 
 class _IndexShapeError(ShapeError, IndexError):
     """An index out of range: also an IndexError, which ends Python's own loops over a sequence."""

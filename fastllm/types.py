@@ -282,20 +282,9 @@ class Completion:
         )
 
     def _repr_html_(self) -> str:
-        text = _escape(self.text)
-        facts = [
-            ("finish", self.finish_reason if self.stop is None else f"{self.finish_reason} ({self.stop!r})"),
-            ("tokens", f"{self.usage.prompt_tokens} prompt ({self.usage.cached_tokens} cached), "
-                       f"{self.usage.completion_tokens} generated"),
-            ("speed", f"{self.timing.decode_tps:.1f} tok/s, first token after {self.timing.ttft_s * 1000:.0f} ms"),
-            ("seed", self.seed),
-            ("model", self.model),
-        ]  # fmt: skip
-        return (
-            f'<div dir="auto" style="white-space:pre-wrap;overflow-wrap:anywhere">{text}</div>'
-            f"<details><summary>{_escape(self.finish_reason)} · {self.usage.completion_tokens} tokens</summary>"
-            f"{_table('Completion', facts)}</details>"
-        )
+        from fastllm import _shown
+
+        return _shown.html(self)
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,14 @@ PYTHON_RANKS = {
     **dict.fromkeys(["display", "server", "legacy", "widgets"], 4),
     **dict.fromkeys(["cli", "__main__"], 5),
 }
-PRIVATE_PREFIXES = {"_ops": 1, "_tokenizer": 1, "_chat": 1}
-# The registry looks for an architecture by name, when asked: the one call upwards, and never at load time.
-LATE = {("fastllm.nn.registry", "fastllm.models")}
+PRIVATE_PREFIXES = {"_ops": 1, "_tokenizer": 1, "_chat": 1, "_shown": 0}
+# Calls upwards, never at load time: the registry looks for an architecture by name; an object asked for its display
+# goes through _shown.
+LATE = {
+    ("fastllm.nn.registry", "fastllm.models"),
+    ("fastllm._shown", "fastllm.display"),
+    ("fastllm._shown", "fastllm.widgets"),
+}
 RANK_OF_OTHERS = 3  # model, chat and what stands beside them
 HEAVY = {"IPython", "ipywidgets", "anywidget", "fastapi", "uvicorn", "jinja2", "torch", "transformers", "tokenizers"}
 LOOPS = {"asyncio", "trio", "uvloop", "sniffio"}

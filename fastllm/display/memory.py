@@ -1,0 +1,64 @@
+"""Where a model's memory goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastllm.display.chart import stacked
+from fastllm.display.escape import esc
+from fastllm.display.numbers import binary_size, percent
+from fastllm.display.style import wrap
+
+__all__ = ["MemoryReport"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryReport:
+    """Bytes by purpose. A notebook shows it as a bar and tables.
+
+    Attributes:
+        device: Where the model runs.
+        weight_bytes: Its weights.
+        kv_bytes: The reserved key/value pool.
+        kv_used_bytes: What running requests hold of it.
+        kv_cached_bytes: What the prefix cache keeps of it, for as long as nobody needs the room.
+        module_bytes: Weights that the Python modules hold; shared with the engine where it can map them.
+        biggest: Names and bytes of the biggest weights, the biggest first.
+    """
+
+    device: str
+    weight_bytes: int
+    kv_bytes: int
+    kv_used_bytes: int
+    kv_cached_bytes: int
+    module_bytes: int = 0
+    biggest: Sequence[tuple[str, str, int]] = ()
+
+    @property
+    def total_bytes(self) -> int:
+        """What is reserved: weights and pool."""
+        return self.weight_bytes + self.kv_bytes
+
+    def __repr__(self) -> str:
+        return (
+            f"<Memory {self.device} · weights {binary_size(self.weight_bytes)} · KV pool {binary_size(self.kv_bytes)}"
+            f" ({binary_size(self.kv_used_bytes)} in use, {binary_size(self.kv_cached_bytes)} cached)>"
+        )
+
+    def _repr_html_(self) -> str:
+        free = max(0, self.kv_bytes - self.kv_used_bytes - self.kv_cached_bytes)
+        parts = [
+            ("weights", float(self.weight_bytes), binary_size(self.weight_bytes)),
+            ("KV in use", float(self.kv_used_bytes), binary_size(self.kv_used_bytes)),
+            ("KV kept by the prefix cache", float(self.kv_cached_bytes), binary_size(self.kv_cached_bytes)),
+            ("KV reserved and empty", float(free), binary_size(free)),
+        ]
+        rows = "".join(
+            f'<tr><th scope="row">{esc(name)}</th><td class="n">{esc(kind)}</td><td class="n">{binary_size(size)}</td>'
+            f'<td class="n">{percent(size / self.weight_bytes) if self.weight_bytes else ""}</td></tr>'
+            for name, kind, size in self.biggest
+        )
+        table = f'<table class="flm1-t"><caption>Biggest weights</caption>{rows}</table>' if rows else ""
+        head = f"<p>{esc(self.device)}: {binary_size(self.total_bytes)} reserved</p>"
+        return wrap(head + stacked(parts, label=f"memory on {self.device}") + table, label="memory")

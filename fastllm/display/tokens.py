@@ -1,0 +1,448 @@
+"""Generated tokens as text: shading, a legend, what stood to choose, and the table twin.
+
+A token is a label around a radio button that nobody sees: pointing at it or reaching it with Tab and the arrow keys
+shows its alternatives, without a script. What is shown is in attributes, so that a viewer that drops the stylesheet
+shows the plain answer.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from fastllm.display.escape import bdi, clip, esc, visible
+from fastllm.display.html import alert, number, scroll, table
+from fastllm.display.numbers import duration, percent, rate, text_bar
+from fastllm.display.style import wrap
+from fastllm.errors import InvalidRequest
+from fastllm.types import Completion, Token
+
+if TYPE_CHECKING:
+    from fastllm.stream import RequestHandle
+
+__all__ = [
+    "Shade",
+    "check_shade",
+    "chunk_html",
+    "chunk_parts",
+    "completion_html",
+    "entropy_bits",
+    "handle_html",
+    "legend_html",
+    "level",
+    "rank_of",
+    "static_html",
+    "table_html",
+    "tip_text",
+    "token_html",
+    "usage_line",
+]  # fmt: skip
+
+Shade: TypeAlias = Literal["off", "probability", "entropy", "rank", "cached"]
+"""What the background behind a token tells."""
+
+SpecialName: TypeAlias = Callable[[int], str]
+_ALTERNATIVES = 6  # rows of a tip
+_MAX_BYTES = 100_000  # of a static display
+_TABLE_BYTES = 45_000
+_ENTROPY_STEP = 0.4  # bits a shade
+
+
+def check_shade(shade: str) -> Shade:
+    """The shade, if there is such a one.
+
+    Raises:
+        InvalidRequest: There is not.
+    """
+    if shade not in get_args(Shade):
+        raise InvalidRequest(f"[display] shade is {shade!r}.", hint=f"It is one of {', '.join(get_args(Shade))}.")
+    return shade  # type: ignore[return-value]
+
+
+def rank_of(token: Token) -> int | None:
+    """Its place among the alternatives, 1 for the most probable; 0 when behind them all, None without them."""
+    if not token.top:
+        return None
+    return next((place for place, other in enumerate(token.top, 1) if other.id == token.id), 0)
+
+
+def entropy_bits(token: Token) -> float | None:
+    """Bits of surprise to be expected here, at least: what is not among the alternatives counts as one more of them."""
+    if not token.top:
+        return None
+    known = [math.exp(other.logprob) for other in token.top]
+    rest = max(0.0, 1.0 - math.fsum(known))
+    return -math.fsum(p * math.log2(p) for p in [*known, rest] if p > 0)
+
+
+def level(token: Token, shade: Shade, *, cached: int = 0, prompt_tokens: int = 0) -> int:
+    """How strong its background is: 0 (none) to 9.
+
+    Args:
+        token: The token.
+        shade: What is told.
+        cached: Prompt tokens that came from the prefix cache.
+        prompt_tokens: Length of the prompt; echoed tokens count from minus this.
+    """
+    if shade == "cached":
+        return 5 if token.index < 0 and token.index + prompt_tokens < cached else 0
+    if shade == "probability" and token.logprob is not None:
+        return min(9, int((1.0 - math.exp(min(0.0, token.logprob))) * 10))
+    if shade == "entropy" and (bits := entropy_bits(token)) is not None:
+        return min(9, int(bits / _ENTROPY_STEP))
+    if shade == "rank" and (rank := rank_of(token)) is not None:
+        return 9 if rank == 0 else {1: 0, 2: 3, 3: 5}.get(rank, 7)
+    return 0
+
+
+def _rank_words(token: Token) -> str:
+    rank = rank_of(token)
+    if rank is None:
+        return ""
+    return f"rank {rank}" if rank else f"rank >{len(token.top)}"
+
+
+def _probability(token: Token) -> str:
+    return "" if token.logprob is None else percent(math.exp(token.logprob))
+
+
+def tip_text(token: Token, since_s: float | None = None) -> str:
+    """What pointing at a token tells, a line each: facts, then the alternatives with bars. Plain text.
+
+    Args:
+        token: The token.
+        since_s: Seconds since the token before it.
+    """
+    data = token.bytes[:12].hex(" ") + (" …" if len(token.bytes) > 12 else "")
+    facts = [repr(clip(token.bytes.decode("utf-8", "replace") or token.text, 24)), f"id {token.id}"]
+    if token.logprob is not None:
+        facts += [f"p {_probability(token)}", f"logprob {token.logprob:.3f}"]
+    facts += [words for words in (_rank_words(token), f"bytes {data}" if data else "no bytes") if words]
+    if since_s is not None:
+        facts.append(f"+{duration(since_s)}")
+    lines = ["  ".join(facts)]
+    for other in token.top[:_ALTERNATIVES]:
+        share = math.exp(other.logprob)
+        mark = "▸" if other.id == token.id else " "
+        lines.append(f"{mark}{percent(share):>7} {text_bar(share)} {visible(other.text, 28)}")
+    return "\n".join(lines)
+
+
+def _label(token: Token) -> str:
+    """What a screen reader says of it."""
+    words = [visible(token.text, 24) or "no text yet"]
+    if token.logprob is not None:
+        words.append(_probability(token))
+    return ", ".join([*words, rank]) if (rank := _rank_words(token)) else ", ".join(words)
+
+
+def token_html(
+    token: Token,
+    *,
+    shade: Shade = "probability",
+    group: str = "flm1",
+    tips: bool = True,
+    since_s: float | None = None,
+    special_name: SpecialName | None = None,
+    cached: int = 0,
+    prompt_tokens: int = 0,
+) -> str:
+    """One token inside a text.
+
+    Args:
+        token: The token.
+        shade: What its background tells.
+        group: Name shared by the tokens among which the arrow keys move.
+        tips: Whether it can be pointed at.
+        since_s: Seconds since the token before.
+        special_name: Names control tokens, by id.
+        cached: As in `level`.
+        prompt_tokens: As in `level`.
+    """
+    if token.special and not token.text:
+        name = special_name(token.id) if special_name is not None else _special_name(token)
+        text = f'<span class="flm1-sp">{esc(clip(name, 40))}</span>'
+    else:
+        text = esc(token.text)
+    strength = level(token, shade, cached=cached, prompt_tokens=prompt_tokens)
+    kind = f" s{strength}" if strength else ""
+    if not tips:
+        return f'<span class="{kind.strip()}">{text}</span>' if kind else text
+    tip = esc(tip_text(token, since_s)).replace("\n", "&#10;")
+    return (
+        f'<label class="flm1-k{kind}" data-tip="{tip}"><input type="radio" hidden name="{group}" '
+        f'aria-label="{esc(_label(token))}">{text}</label>'
+    )
+
+
+def _special_name(token: Token) -> str:
+    for other in token.top:
+        if other.id == token.id and other.text:
+            return other.text
+    return f"token {token.id}"
+
+
+def _gaps(tokens: Sequence[Token], before: Token | None) -> list[float | None]:
+    times = [None if before is None else before.time_s, *(token.time_s for token in tokens)]
+    return [
+        None if earlier is None or later is None or token.index < 0 else later - earlier
+        for earlier, later, token in zip(times[:-1], times[1:], tokens, strict=True)
+    ]
+
+
+def chunk_parts(
+    tokens: Sequence[Token],
+    *,
+    before: Token | None = None,
+    shade: Shade = "probability",
+    group: str = "flm1",
+    tips: bool = True,
+    special_name: SpecialName | None = None,
+    cached: int = 0,
+    prompt_tokens: int = 0,
+) -> list[str]:
+    """The tokens one by one, as `token_html`; ``before`` is the token before the first."""
+    return [
+        token_html(
+            token, shade=shade, group=group, tips=tips, since_s=gap, special_name=special_name, cached=cached,
+            prompt_tokens=prompt_tokens,
+        )
+        for token, gap in zip(tokens, _gaps(tokens, before), strict=True)
+    ]  # fmt: skip
+
+
+def chunk_html(parts: Sequence[str], first: int) -> str:
+    """Tokens as a piece of running text: one group for the keyboard, which the notebook's shortcuts leave alone."""
+    if not parts:
+        return ""
+    name = f"tokens {first + 1} to {first + len(parts)}"
+    return f'<span role="radiogroup" aria-label="{name}" data-lm-suppress-shortcuts="true">{"".join(parts)}</span>'
+
+
+def legend_html(shade: Shade) -> str:
+    """What the shades mean, in numbers."""
+    if shade == "off":
+        return ""
+    if shade == "probability":
+        title, words = (
+            "model's probability, not truth",
+            ["≥ 90 %", *(f"{90 - 10 * i}–{100 - 10 * i} %" for i in range(1, 9)), "< 10 %"],
+        )
+    elif shade == "entropy":
+        title = "bits of entropy, at least"
+        words = [f"{i * _ENTROPY_STEP:.1f}" for i in range(9)] + [f"≥ {9 * _ENTROPY_STEP:.1f}"]
+    elif shade == "rank":
+        title = "rank among the alternatives"
+        items = [(0, "1"), (3, "2"), (5, "3"), (7, "4 or more"), (9, "not among them")]
+        return _legend(title, items)
+    else:
+        return _legend("from the prefix cache", [(0, "computed"), (5, "cached")])
+    return _legend(title, list(enumerate(words)))
+
+
+def _legend(title: str, items: Sequence[tuple[int, str]]) -> str:
+    marks = " ".join(f'<i class="s{step}">{esc(words)}</i>' for step, words in items)
+    return f'<div class="flm1-leg">{esc(title)}: {marks}</div>'
+
+
+def usage_line(
+    *,
+    tokens: int,
+    tps: float = 0.0,
+    window_tps: float = 0.0,
+    ttft_s: float | None = None,
+    prompt_tokens: int = 0,
+    cached_tokens: int = 0,
+    kv_use: float | None = None,
+    seed: int | None = None,
+    state: str = "",
+) -> str:
+    """The numbers in one line, such as 142 tok · 58.3 tok/s · TTFT 84 ms · prompt 12 (8 cached) · seed 7 · stop."""
+    parts = [f"{tokens} tok"]
+    if tps:
+        parts.append(rate(tps) + (f" (now {rate(window_tps)})" if window_tps else ""))
+    if ttft_s:
+        parts.append(f"TTFT {duration(ttft_s)}")
+    parts.append(f"prompt {prompt_tokens}" + (f" ({cached_tokens} cached)" if cached_tokens else ""))
+    if kv_use is not None:
+        parts.append(f"KV {percent(kv_use)}")
+    if seed is not None:
+        parts.append(f"seed {seed}")
+    if state:
+        parts.append(state)
+    return " · ".join(parts)
+
+
+def table_html(tokens: Sequence[Token], *, max_bytes: int = _TABLE_BYTES, open_: bool = False) -> str:
+    """The tokens as a table behind a summary; cut at ``max_bytes`` with a sentence that says so."""
+    rows, used = [], 0
+    for token, gap in zip(tokens, _gaps(tokens, None), strict=True):
+        others = ", ".join(
+            f"{esc(visible(other.text, 20))} {percent(math.exp(other.logprob))}" for other in token.top[:_ALTERNATIVES]
+        )
+        rank = rank_of(token)
+        cells = [
+            number(token.index),
+            f"<td>{bdi(visible(token.text, 40))}</td>",
+            number(token.id),
+            number(token.bytes[:12].hex(" ") + ("…" if len(token.bytes) > 12 else "")),
+            number(_probability(token)),
+            number("" if rank is None else rank or f">{len(token.top)}"),
+            f"<td>{f'<bdi>{others}</bdi>' if others else ''}</td>",
+            number("" if gap is None else f"{gap * 1e3:.1f}"),
+        ]
+        row = f"<tr>{''.join(cells)}</tr>"
+        used += len(row.encode())
+        if used > max_bytes:
+            break
+        rows.append(row)
+    cut = "" if len(rows) == len(tokens) else f"<p>The table ends after {len(rows)} of {len(tokens)} tokens.</p>"
+    head = ("#", "token", "id", "bytes", "p", "rank", "alternatives", "ms")
+    twin = scroll("token table", table(rows, head=head))
+    return f"<details{' open' if open_ else ''}><summary>Tokens as a table</summary>{twin}{cut}</details>"
+
+
+def static_html(
+    tokens: Sequence[Token],
+    *,
+    usage: str,
+    facts: Sequence[tuple[str, object]] = (),
+    shade: Shade = "probability",
+    error: str = "",
+    text: str | None = None,
+    special_name: SpecialName | None = None,
+    cached: int = 0,
+    prompt_tokens: int = 0,
+    group: str = "flm1-static",
+    max_bytes: int = _MAX_BYTES,
+) -> str:
+    """An answer that is over, at most ``max_bytes`` long: text, legend, numbers, facts, table.
+
+    Args:
+        tokens: All tokens.
+        usage: The line of numbers.
+        facts: Rows of names and values for the collapsed table of settings.
+        shade: What the backgrounds tell.
+        error: Why it failed, if it did.
+        text: The text, where there are no tokens.
+        special_name: Names control tokens.
+        cached: As in `level`.
+        prompt_tokens: As in `level`.
+        group: As in `token_html`.
+        max_bytes: Most bytes; less is told of the later tokens then, with a sentence that says so.
+    """
+    has_logprobs = any(token.logprob is not None for token in tokens)
+    if not has_logprobs and shade in ("probability", "entropy", "rank"):
+        shade = "off"
+    twin = table_html(tokens, max_bytes=int(max_bytes * 0.4)) if tokens else ""
+    rows = "".join(f"<tr><th>{esc(name)}</th><td>{bdi(clip(str(value), 400))}</td></tr>" for name, value in facts)
+    settings = f'<details><summary>Settings</summary><table class="flm1-t">{rows}</table></details>' if rows else ""
+    alarm = alert(error) if error else ""
+    rest = f'{legend_html(shade)}<p class="flm1-use">{esc(usage)}</p>{settings}{twin}'
+    room = max_bytes - len(rest.encode()) - len(alarm.encode()) - 10_500  # for the stylesheet
+    options = {"shade": shade, "special_name": special_name, "cached": cached, "prompt_tokens": prompt_tokens}
+    full = chunk_parts(tokens, group=group, tips=True, **options)  # type: ignore[arg-type]
+    plain = chunk_parts(tokens, tips=False, **options)  # type: ignore[arg-type]
+    body, notes, pointed = _fit(full, plain, room)
+    if text is not None and not tokens:
+        shown = esc(clip(text, room))
+        notes = [] if len(text) <= room else [f"The text ends after {room} of {len(text)} characters."]
+        body = shown
+    hint = '<p class="flm1-hint">Point at a token, or Tab into the text and use the arrow keys.</p>' if pointed else ""
+    tips = " flm1-tips" if pointed else ""
+    said = "".join(f'<p class="flm1-dim">{note}</p>' for note in notes)
+    answer = (
+        f'<div class="flm1-text{tips}" dir="auto" style="white-space:pre-wrap;position:relative">{body}{hint}</div>'
+    )
+    return wrap(f"{answer}{said}{alarm}{rest}", label="generated text")
+
+
+def _fit(full: Sequence[str], plain: Sequence[str], room: int) -> tuple[str, list[str], int]:
+    """As many tokens with tips as fit, then such without, then none: HTML, sentences, how many have tips."""
+    costs = [len(part.encode()) for part in plain]
+    total, notes = sum(costs), []
+    shown = len(plain)
+    while shown and total > room:
+        shown -= 1
+        total -= costs[shown]
+    if shown < len(plain):
+        notes.append(f"The text ends after {shown} of {len(plain)} tokens: more would make this copy too long.")
+    pointed = 0
+    for part, cost in zip(full[:shown], costs, strict=False):
+        total += len(part.encode()) - cost
+        if total > room:
+            break
+        pointed += 1
+    if pointed < shown and full:
+        notes.append(f"Alternatives are shown for the first {pointed} of {len(full)} tokens.")
+    return chunk_html(full[:pointed], 0) + "".join(plain[pointed:shown]), notes, pointed
+
+
+def completion_usage(completion: Completion) -> str:
+    """The line of numbers of a completion."""
+    end = completion.finish_reason + ("" if completion.stop is None else f" ({completion.stop!r})")
+    return usage_line(
+        tokens=completion.usage.completion_tokens,
+        tps=completion.timing.decode_tps,
+        ttft_s=completion.timing.ttft_s,
+        prompt_tokens=completion.usage.prompt_tokens,
+        cached_tokens=completion.usage.cached_tokens,
+        seed=completion.seed,
+        state=end,
+    )
+
+
+def completion_facts(completion: Completion) -> list[tuple[str, object]]:
+    """Names and values of everything else about a completion."""
+    timing = completion.timing
+    spent = (("queue", timing.queue_s), ("prefill", timing.prefill_s), ("decode", timing.decode_s))
+    facts: list[tuple[str, object]] = [
+        ("model", completion.model or "unknown"),
+        (
+            "finish",
+            completion.finish_reason if completion.stop is None else f"{completion.finish_reason}: {completion.stop!r}",
+        ),
+        ("seed", completion.seed),
+        ("time", ", ".join(f"{name} {duration(seconds)}" for name, seconds in spent)),
+        ("speed", f"prefill {rate(timing.prefill_tps)}, decode {rate(timing.decode_tps)}"),
+        ("engine steps", timing.steps),
+    ]
+    if completion.adapter is not None:
+        facts.append(("adapter", completion.adapter))
+    if timing.preemptions:
+        facts.append(("preemptions", timing.preemptions))
+    return [*facts, ("request", completion.request_id)]
+
+
+def completion_html(completion: Completion, *, shade: Shade = "probability", max_bytes: int = _MAX_BYTES) -> str:
+    """A finished request.
+
+    Args:
+        completion: The result.
+        shade: What the backgrounds tell; without log-probabilities, nothing.
+        max_bytes: Most bytes of it.
+    """
+    return static_html(
+        completion.tokens,
+        usage=completion_usage(completion),
+        facts=completion_facts(completion),
+        shade=check_shade(shade),
+        text=completion.text,
+        cached=completion.usage.cached_tokens,
+        prompt_tokens=completion.usage.prompt_tokens,
+        group=f"flm1-{zlib.crc32((completion.request_id + completion.text).encode('utf-8', 'replace')):08x}",
+        max_bytes=max_bytes,
+    )
+
+
+def handle_html(handle: RequestHandle) -> str:
+    """What was read of a stream so far."""
+    if handle.completion is not None:
+        return completion_html(handle.completion)
+    usage = handle.usage
+    line = usage_line(
+        tokens=usage.completion_tokens, prompt_tokens=usage.prompt_tokens, seed=handle.seed, state=handle.state
+    )
+    return static_html(handle.tokens, usage=line, facts=[("request", handle.request_id)])

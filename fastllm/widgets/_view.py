@@ -1,0 +1,261 @@
+"""What live displays share: where they are shown, the pace of their updates, and the copy that stays.
+
+A widget that is loaded again without its kernel reads "model not found". So each place where a view is shown has a
+display id, and when the view is over that place gets plain HTML, which is what is saved, exported and read later.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import threading
+import uuid
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from fastllm._loops import LoopGone, current_loop
+from fastllm.widgets import _ticker
+
+__all__ = ["Pace", "View", "alarm", "freeze_all", "html_widget", "in_notebook", "page", "stock"]
+
+_KEPT = 16  # widgets of finished views that stay open, for pages that cannot take a frozen copy
+_finished: deque[Any] = deque()
+_shown: weakref.WeakSet[View] = weakref.WeakSet()
+
+
+def stock() -> Any:
+    """The module ipywidgets.
+
+    Raises:
+        ImportError: It is not installed; says how to get it.
+    """
+    try:
+        import ipywidgets
+    except ImportError as error:
+        raise ImportError(
+            "[display] live displays need ipywidgets 8, which is not installed. "
+            'Run `pip install "fastllm[notebook]"` or `conda install ipywidgets`.',
+            name="ipywidgets",
+        ) from error
+    return ipywidgets
+
+
+def in_notebook() -> bool:
+    """Whether this is a kernel that a notebook talks to; not a script, not a terminal."""
+    import sys
+
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and getattr(shell, "kernel", None) is not None
+
+
+def _cell() -> object:
+    """Which cell runs."""
+    import sys
+
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "execution_count", None)
+
+
+def page() -> Any:
+    """The module IPython.display."""
+    return importlib.import_module("IPython.display")
+
+
+def html_widget(value: str = "", *classes: str, **options: Any) -> Any:
+    """An ipywidgets.HTML that takes the height of what is in it."""
+    widget = stock().HTML(value=value, **options)
+    for name in classes:
+        widget.add_class(name)
+    return widget
+
+
+class Pace:
+    """Lets at most so many messages a second through, as one may now or not yet."""
+
+    def __init__(self, per_s: float = _ticker.UPDATES_PER_S) -> None:
+        self._gap_s = 1.0 / per_s
+        self._next = 0.0
+
+    def ready(self, now: float) -> bool:
+        """Whether something may be sent."""
+        return now >= self._next
+
+    def spend(self, now: float, messages: int) -> None:
+        """Something was sent."""
+        self._next = max(self._next, now - self._gap_s) + self._gap_s * max(1, messages)
+
+
+class View:
+    """A live display.
+
+    Attributes:
+        widget: The ipywidgets tree; made when first needed.
+        frozen: Whether the static copy has taken its place.
+        error: What broke it, or the request behind it.
+        runs: Whether it ends by itself. One that does not is frozen by `freeze`, or when the kernel ends.
+    """
+
+    runs = True
+
+    def __init__(self) -> None:
+        self.frozen = False
+        self.error: Exception | None = None
+        self._widget: Any = None
+        self._places: list[str] = []
+        self._cell: object = None  # that show() put it below
+        self._lock = threading.RLock()
+        self._done = threading.Event()
+        self._when_done: list[Callable[[], None]] = []
+
+    # --- for subclasses
+
+    def _build(self) -> Any:
+        """Makes the widget."""
+        raise NotImplementedError
+
+    def _static(self) -> tuple[str, str]:
+        """Text and HTML of the present state."""
+        raise NotImplementedError
+
+    def _look(self, now: float) -> bool:
+        """Reads and redraws; False at the end. Called with the lock held."""
+        return False
+
+    # --- showing
+
+    @property
+    def widget(self) -> Any:
+        """The ipywidgets tree."""
+        with self._lock:
+            if self._widget is None:
+                self._widget = self._build()
+            return self._widget
+
+    def show(self) -> None:
+        """Puts the view on the page. A cell that ends with it does not show it twice."""
+        self._ipython_display_()
+        self._cell = _cell()
+
+    def _ipython_display_(self) -> None:
+        if self._cell is not None and self._cell == _cell():
+            self._cell = None
+            return
+        text, html = self._static()
+        if (self.frozen and self.runs) or not in_notebook():
+            page().display({"text/plain": text, **({"text/html": html} if in_notebook() else {})}, raw=True)
+            return
+        bundle = {"text/plain": text}
+        if not self.runs:
+            bundle["text/html"] = html  # for readers without widgets; what runs gets its copy at its end
+        for kind, data in self.widget._repr_mimebundle_().items():
+            if kind != "text/plain":
+                bundle[kind] = data
+        display_id = uuid.uuid4().hex
+        self._places.append(display_id)
+        page().display(bundle, raw=True, display_id=display_id)
+        _shown.add(self)
+        if self.done:  # meanwhile
+            self.freeze()
+
+    def __repr__(self) -> str:
+        return self._static()[0]
+
+    def freeze(self) -> None:
+        """Puts a static copy of the present state wherever the view is shown. May be called again, from any thread."""
+        with self._lock:
+            text, html = self._static()
+            places, self._places = self._places, []
+            self.frozen = True
+        for display_id in places:
+            bundle = {"text/plain": text, "text/html": html}
+            try:
+                page().update_display(bundle, raw=True, display_id=display_id)
+            except Exception as error:  # the place is gone; the view's own state still tells all
+                self.error = self.error or error
+        if self._widget is not None and self.runs:
+            _finished.append(self._widget)
+            while len(_finished) > _KEPT:
+                _close(_finished.popleft())
+
+    # --- running
+
+    def _start(self) -> None:
+        """Has the ticker look after it."""
+        _ticker.add(self)
+
+    def tick(self, now: float) -> bool:
+        """Part of `_ticker.Ticking`."""
+        try:
+            with self._lock:
+                if self._look(now):
+                    return True
+        except Exception as error:
+            self.error = self.error or error
+        self._end()
+        return False
+
+    def _end(self) -> None:
+        if self._places:
+            self.freeze()
+        self.frozen = self.frozen or self._widget is None
+        self._done.set()
+        while self._when_done:
+            self._when_done.pop()()
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._done.is_set()
+
+    async def _wait(self, on_cancel: Callable[[], None]) -> None:
+        """Waits on any event loop until it has ended."""
+        loop = current_loop()
+        event = loop.new_event()
+
+        def wake() -> None:
+            try:
+                loop.post(event.set)
+            except LoopGone:
+                pass
+
+        self._when_done.append(wake)
+        if self.done:
+            wake()
+        try:
+            await event.wait()
+        except BaseException:
+            on_cancel()
+            raise
+
+    def wait(self, on_interrupt: Callable[[], None] | None = None) -> None:
+        """Waits in the calling thread until it has ended; an interrupt is passed on."""
+        try:
+            while not self._done.wait(0.05):
+                pass
+        except BaseException:
+            if on_interrupt is not None:
+                on_interrupt()
+            raise
+
+
+def _close(widget: Any) -> None:
+    for child in getattr(widget, "children", ()):
+        _close(child)
+    widget.close()
+
+
+def alarm(error: Exception) -> str:
+    """An error as a display tells it: its kind, its text and its hint."""
+    return f"{type(error).__name__}: {error}"
+
+
+@atexit.register
+def freeze_all() -> None:
+    """Freezes every view that is on a page, say before a notebook is saved for readers without a kernel."""
+    for view in list(_shown):
+        if view._places:
+            view.freeze()

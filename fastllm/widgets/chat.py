@@ -1,0 +1,238 @@
+"""A conversation as a panel: say something, stop, ask again, reword, look at other answers, fork."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastllm.display.chat import conversation_html, message_html
+from fastllm.display.escape import clip
+from fastllm.display.html import alert
+from fastllm.display.style import style_tag, wrap
+from fastllm.display.tokens import Shade, check_shade
+from fastllm.errors import FastLLMError
+from fastllm.widgets import _ticker
+from fastllm.widgets._source import StreamSource
+from fastllm.widgets._view import Pace, View, alarm, html_widget, stock
+from fastllm.widgets.stream import StreamPane
+
+if TYPE_CHECKING:
+    from fastllm.chat import Conversation
+
+__all__ = ["ChatPanel"]
+
+_NEW = -1
+
+
+class _Run:
+    """One answer while it comes; looked after by the ticker."""
+
+    def __init__(self, panel: ChatPanel, stream: Any) -> None:
+        self.panel, self.stream = panel, stream
+        self.source = StreamSource(stream)
+        self.pace = Pace()
+
+    def tick(self, now: float) -> bool:
+        """Part of `_ticker.Ticking`."""
+        try:
+            self.source.read()
+            over = self.source.ended
+            if over or self.pace.ready(now):
+                self.pace.spend(now, self.panel._draw_answer(self, over=over))
+        except Exception as error:
+            self.panel._fail(error)
+            over = True
+        return not over
+
+
+class ChatPanel(View):
+    """A chat to talk in.
+
+    Attributes:
+        chat: The conversation; what is said in the panel is said in it.
+        forks: Panels that were forked off, newest last.
+    """
+
+    runs = False
+
+    def __init__(self, chat: Conversation[Any], /, *, shade: Shade = "off", **overrides: Any) -> None:
+        """Makes the panel.
+
+        Args:
+            chat: `Chat` or `BlockingChat`.
+            shade: What the background behind a token tells, while and after an answer comes.
+            **overrides: Fields of `GenerationConfig` for every answer from here.
+        """
+        super().__init__()
+        self.chat = chat
+        self.forks: list[ChatPanel] = []
+        self._shade = check_shade(shade)
+        self._overrides = dict(overrides)
+        if shade not in ("off", "cached"):
+            self._overrides.setdefault("logprobs", 5)
+        self._run: _Run | None = None
+        self._history: Any = None
+
+    # --- what the buttons do; each from any thread
+
+    def send(self, text: str, *, edit: int | None = None) -> None:
+        """Says something, or rewords the message at a position of ``chat.messages``."""
+        if edit is None:
+            self._ask(lambda: self.chat.send(text, **self._overrides))
+        else:
+            self._ask(lambda: self.chat.edit(edit, text, **self._overrides))
+
+    def regenerate(self) -> None:
+        """Asks for another answer beside the last."""
+        self._ask(lambda: self.chat.regenerate(**self._overrides))
+
+    def stop(self) -> None:
+        """Cancels the answer that is coming; what there is of it stays."""
+        run = self._run
+        if run is not None:
+            run.stream.cancel()
+
+    def other(self) -> None:
+        """Goes to the next alternative of the last message."""
+        if not len(self.chat):
+            return
+        nodes = self.chat.branches(-1)
+        here = self.chat.path[-1].index
+        place = next(i for i, node in enumerate(nodes) if node.index == here)
+        self.chat.switch(nodes[(place + 1) % len(nodes)])
+        self._refresh()
+
+    def fork(self) -> ChatPanel:
+        """A second panel, below, that goes on from here by itself."""
+        panel = ChatPanel(self.chat.fork(), shade=self._shade, **self._overrides)
+        self.forks.append(panel)
+        if self._widget is not None:
+            self._widget.children = (*self._widget.children, panel.widget)
+        return panel
+
+    @property
+    def answering(self) -> bool:
+        """Whether an answer is coming."""
+        return self._run is not None
+
+    def _ask(self, start: Any) -> None:
+        with self._lock:
+            if self._history is not None:
+                self._error.value = ""
+            try:
+                stream = start()
+            except (FastLLMError, TypeError) as error:
+                self._fail(error)
+                return
+            self._run = run = _Run(self, stream)
+            if self._history is not None:
+                model = self.chat.model
+                self._pane = StreamPane(
+                    shade=self._shade,
+                    tips="logprobs" in self._overrides,
+                    special_name=lambda token_id: model.tokenizer.decode([token_id]),
+                )
+                self._answer.children = (self._pane.widget,)
+                self._refresh(without_last=True)
+        _ticker.add(run)
+
+    def _draw_answer(self, run: _Run, *, over: bool) -> int:
+        with self._lock:
+            if self._run is not run:
+                return 0
+            messages = 0
+            if self._history is not None:
+                messages = self._pane.draw(run.source.tokens, live=not over)
+            if over:
+                self._run = None
+                if run.source.error is not None:
+                    self._fail(run.source.error)
+                if self._history is not None:
+                    self._answer.children = ()
+                    self._refresh()
+            return messages
+
+    def _fail(self, error: Exception) -> None:
+        self.error = error
+        if self._history is not None:
+            self._error.value = wrap(alert(alarm(error)), style=False)
+
+    # --- View
+
+    def _alternatives(self) -> dict[int, tuple[int, int]]:
+        found = {}
+        for place, node in enumerate(self.chat.path):
+            nodes = self.chat.branches(place)
+            found[node.index] = (1 + next(i for i, other in enumerate(nodes) if other.index == node.index), len(nodes))
+        return found
+
+    def _static(self) -> tuple[str, str]:
+        text = "\n".join(f"{message.role}: {message.content}" for message in self.chat.messages)
+        forks = "".join(panel._static()[1] for panel in self.forks)
+        return text or repr(self.chat), conversation_html(self.chat.path, alternatives=self._alternatives()) + forks
+
+    def _refresh(self, *, without_last: bool = False) -> None:
+        """Shows the conversation as it stands; without the answer that the pane shows."""
+        if self._history is None:
+            return
+        path = self.chat.path
+        shown = path[:-1] if without_last else path
+        html = conversation_html(shown, alternatives=self._alternatives(), style=False)
+        self._history.value = html + (message_html("assistant", "", note="answering") if without_last else "")
+        busy = self._run is not None
+        self._buttons["stop"].disabled = not busy
+        last = path[-1].message.role if path else ""
+        self._buttons["regenerate"].disabled = busy or last != "assistant"
+        self._buttons["other"].disabled = busy or not path or len(self.chat.branches(-1)) < 2
+        options = [("a new message", _NEW)]
+        for place, node in enumerate(path):
+            if node.message.role == "user":
+                options.append((f"reword {place}: {clip(node.message.content, 40)}", place))
+        self._target.options, self._target.value = options, _NEW
+
+    def _build(self) -> Any:
+        widgets = stock()
+        self._history = html_widget("", "flm1-blk")
+        self._error = html_widget("", "flm1-blk")
+        self._answer = widgets.VBox([])
+        wide = widgets.Layout(width="min(44em, 100%)")
+        self._text = widgets.Textarea(description="Say", placeholder="Say something", rows=2, layout=wide)
+        self._target = widgets.Dropdown(options=[("a new message", _NEW)], description="as", layout=wide)
+        self._buttons = {
+            name: widgets.Button(description=words, tooltip=tip, layout=widgets.Layout(width="auto"))
+            for name, words, tip in (
+                ("send", "Send", "Says it, and cancels an answer that is still coming."),
+                ("stop", "Stop", "Cancels the answer; what there is of it stays."),
+                ("regenerate", "Regenerate", "Asks for another answer beside the last."),
+                ("other", "Other answer", "Goes to the next alternative of the last message."),
+                ("fork", "Fork", "A second conversation that goes on from here by itself."),
+            )
+        }
+        self._buttons["send"].on_click(self._send_clicked)
+        self._buttons["stop"].on_click(lambda _: self.stop())
+        self._buttons["regenerate"].on_click(lambda _: self.regenerate())
+        self._buttons["other"].on_click(lambda _: self.other())
+        self._buttons["fork"].on_click(lambda _: self.fork())
+        self._target.observe(self._target_chosen, names="value")
+        self._refresh()
+        return widgets.VBox(
+            [
+                html_widget(style_tag(), "flm1-blk"),
+                self._history,
+                self._answer,
+                self._error,
+                self._target,
+                self._text,
+                widgets.HBox(list(self._buttons.values()), layout=widgets.Layout(flex_flow="row wrap")),
+            ]
+        )
+
+    def _send_clicked(self, _: object) -> None:
+        text, place = self._text.value, self._target.value
+        if not text.strip():
+            return
+        self._text.value = ""
+        self.send(text, edit=None if place == _NEW else place)
+
+    def _target_chosen(self, change: Any) -> None:
+        if change["new"] != _NEW:
+            self._text.value = self.chat.messages[change["new"]].content

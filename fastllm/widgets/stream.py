@@ -1,0 +1,372 @@
+"""A stream as it comes: shaded tokens, their alternatives, the numbers, and Stop.
+
+What is finished is sealed: every 128 tokens become a part of their own that is sent once, and only the short rest is
+sent again with each update. So the bytes grow with the tokens and not with their square.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fastllm.display.escape import esc
+from fastllm.display.html import alert, progress
+from fastllm.display.style import style_tag, wrap
+from fastllm.display.tokens import (
+    Shade,
+    check_shade,
+    chunk_html,
+    chunk_parts,
+    completion_facts,
+    completion_usage,
+    legend_html,
+    static_html,
+    table_html,
+    usage_line,
+)
+from fastllm.types import Completion, Token
+from fastllm.widgets._source import StreamSource
+from fastllm.widgets._view import Pace, View, alarm, html_widget, in_notebook, stock
+
+if TYPE_CHECKING:
+    from fastllm.stream import RequestHandle
+
+__all__ = ["CHUNK", "StreamPane", "TokenStreamView"]
+
+CHUNK = 128
+_GROUP = 32  # chunks in a box: a box names all its children whenever one is added
+_STATUS_S = 1.0  # a screen reader would be told more often otherwise
+_WINDOW_S = 1.0
+
+
+class StreamPane:
+    """The text part: sealed chunks and the rest, in widgets. No reading, no numbers.
+
+    Attributes:
+        widget: A box.
+    """
+
+    def __init__(self, *, shade: Shade, tips: bool = True, special_name: Any = None) -> None:
+        widgets = stock()
+        self._shade, self._tips, self._special_name = shade, tips, special_name
+        self._name = f"flm1-{uuid.uuid4().hex[:12]}"
+        self._shared: dict[str, Any] = {}  # one layout and style for all pieces: fewer objects, fewer messages
+        self._tail = self._piece("")
+        self._shared = {"layout": self._tail.layout, "style": self._tail.style}
+        hint = self._piece(
+            '<span class="flm1-hint">Point at a token, or Tab into the text and use the arrow keys.</span>'
+            if tips
+            else ""
+        )
+        self.widget = widgets.Box([self._tail, hint])
+        for name in ("flm1", "flm1-text", "flm1-blkbox", *(["flm1-tips"] if tips else [])):
+            self.widget.add_class(name)
+        self._hint = hint
+        self._boxes: list[Any] = []
+        self._sealed = 0  # tokens in chunks
+        self._drawn = 0  # tokens drawn at all
+        self._tail_used = False
+        self.cached = 0
+        self.prompt_tokens = 0
+
+    def _piece(self, value: str) -> Any:
+        piece = stock().HTML(value=value, **self._shared)
+        piece.add_class("flm1-in")
+        return piece
+
+    def _html(self, tokens: Sequence[Token], first: int) -> str:
+        parts = chunk_parts(
+            tokens[first:],
+            before=tokens[first - 1] if first else None,
+            shade=self._shade,
+            group=self._name,
+            tips=self._tips,
+            special_name=self._special_name,
+            cached=self.cached,
+            prompt_tokens=self.prompt_tokens,
+        )
+        return chunk_html(parts, first)
+
+    @property
+    def drawn(self) -> int:
+        """Tokens that the page has."""
+        return self._drawn
+
+    def draw(self, tokens: Sequence[Token], *, live: bool) -> int:
+        """Brings the page up to these tokens.
+
+        Args:
+            tokens: All of them, from the first.
+            live: Whether a caret shows that more will come.
+
+        Returns:
+            Messages sent, about.
+        """
+        messages = 0
+        if len(tokens) - self._sealed >= CHUNK:
+            sealed = self._piece(self._html(tokens, self._sealed))
+            box = self._boxes[-1] if self._boxes and len(self._boxes[-1].children) < _GROUP else None
+            if box is None:
+                box = stock().Box([sealed], layout=self._tail.layout)
+                box.add_class("flm1-in")
+                self._boxes.append(box)
+                self.widget.children = (*self._boxes, self._tail, self._hint)
+                messages += 3
+            else:
+                box.children = (*box.children, sealed)
+                messages += 2
+            self._sealed = len(tokens)
+        caret = '<span class="flm1-caret" aria-hidden="true"></span>' if live else ""
+        rest = self._html(tokens, self._sealed) + caret
+        if rest != self._tail.value:
+            self._tail.value = rest
+            messages += 1
+        self._drawn = len(tokens)
+        return messages
+
+
+class TokenStreamView(View):
+    """A running request on the page. ``await view`` waits for the end and gives the completion.
+
+    Attributes:
+        stream: The request; the view reads it, so nobody else can.
+    """
+
+    def __init__(
+        self,
+        stream: RequestHandle,
+        /,
+        *,
+        shade: Shade = "probability",
+        tips: bool = True,
+        cancel_on_close: bool = False,
+    ) -> None:
+        """Begins to read the stream.
+
+        Args:
+            stream: From `Model.stream`, `Model.stream_chat`, `Chat.send` or their blocking twins.
+            shade: What the background behind a token tells; without log-probabilities (``logprobs=5``), nothing.
+            tips: Whether tokens show their alternatives.
+            cancel_on_close: Whether `close` cancels the request.
+
+        Raises:
+            StreamBusy: Somebody else is reading it.
+        """
+        super().__init__()
+        check_shade(shade)
+        self.stream = stream
+        config = stream.config
+        self._shade: Shade = shade if config.logprobs is not None or shade == "cached" else "off"
+        self._tips = tips
+        self._cancel_on_close = cancel_on_close
+        self._source = StreamSource(stream)
+        self._model = stream._ticket.model
+        self._pace = Pace()
+        self._status_at = 0.0
+        self._pane: StreamPane | None = None
+        self._status: Any = None
+        self._stop: Any = None
+        self._printer = None if in_notebook() else _Printer()
+        self._closed = False
+        self._start()
+
+    # --- reading
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        """What was read so far."""
+        return tuple(self._source.tokens)
+
+    @property
+    def completion(self) -> Completion | None:
+        """The result, once it has ended."""
+        return self.stream.completion
+
+    def __await__(self) -> Generator[Any, Any, Completion]:
+        return self._result().__await__()
+
+    async def _result(self) -> Completion:
+        await self._wait(self.stream.cancel)
+        return self.result()
+
+    def result(self) -> Completion:
+        """Waits in the calling thread for the completion. An interrupt cancels the request.
+
+        Raises:
+            EngineError: The request failed.
+        """
+        self.wait(self.stream.cancel)
+        if self._source.error is not None:
+            raise self._source.error
+        completion = self.stream.completion
+        if completion is None:  # the view itself broke
+            raise self.error or RuntimeError("[display] the view ended without a result.")
+        return completion
+
+    def cancel(self, *_: object) -> None:
+        """Cancels the request. From any thread or callback."""
+        self.stream.cancel()
+
+    def close(self) -> None:
+        """Takes the display away; with ``cancel_on_close`` the request, too. Otherwise it runs on unseen."""
+        self._closed = True
+        if self._cancel_on_close:
+            self.stream.cancel()
+        if self._widget is not None:
+            self._widget.close()
+
+    # --- View
+
+    def _ipython_display_(self) -> None:
+        if self._printer is None:  # else the text goes to standard output by itself
+            super()._ipython_display_()
+
+    def _look(self, now: float) -> bool:
+        source = self._source
+        first = not source.tokens
+        source.read()
+        over = source.ended
+        if self._printer is not None:
+            self._printer.print_to(source.tokens, self._usage() if over else None, self._alarm())
+        if self._widget is not None and not self._closed:
+            due = over or (first and source.tokens) or self._pace.ready(now)
+            if due:
+                self._redraw(now, over=over)
+        return not over
+
+    def _redraw(self, now: float, *, over: bool) -> None:
+        pane, source = self._pane, self._source
+        if pane is None:
+            return
+        pane.cached, pane.prompt_tokens = self.stream.usage.cached_tokens, self.stream.usage.prompt_tokens
+        messages = 0
+        if over or len(source.tokens) != pane.drawn:
+            messages += pane.draw(self.tokens, live=not over)
+        if over or now - self._status_at >= _STATUS_S:
+            self._status_at = now
+            status = self._status_html(over=over)
+            if status != self._status.value:
+                self._status.value = status
+                messages += 1
+        if over:
+            self._stop.disabled, self._stop.description = True, "Stopped" if self.stream.cancelled else "Done"
+        if messages:
+            self._pace.spend(now, messages)
+
+    def _build(self) -> Any:
+        widgets = stock()
+        self._pane = StreamPane(shade=self._shade, tips=self._tips, special_name=self._special_name)
+        self._status = html_widget(self._status_html(over=self._source.ended), "flm1-blk")
+        self._status_at = time.monotonic()
+        self._stop = widgets.Button(
+            description="Stop",
+            icon="stop",
+            tooltip="Cancels the request. If nothing happens while a cell runs, interrupt the kernel (I, I).",
+            layout=widgets.Layout(width="7em"),
+        )
+        self._stop.on_click(self.cancel)
+        style = html_widget(style_tag() + wrap(legend_html(self._shade), style=False), "flm1-blk")
+        if self._source.tokens:
+            self._pane.draw(self.tokens, live=not self._source.ended)
+        return widgets.VBox([style, self._pane.widget, self._status, self._stop])
+
+    def _special_name(self, token_id: int) -> str:
+        return self._model.tokenizer.decode([token_id])
+
+    def _alarm(self) -> str:
+        error = self._source.error or self.error
+        return "" if error is None else alarm(error)
+
+    def _usage(self) -> str:
+        completion = self.stream.completion
+        if completion is not None:
+            return completion_usage(completion)
+        tokens, usage = self.tokens, self.stream.usage
+        made = [token.time_s for token in tokens if token.index >= 0]
+        recent = sum(time_s > made[-1] - _WINDOW_S for time_s in made[-2000:]) if made else 0
+        spent = made[-1] - made[0] if len(made) > 1 else 0.0
+        return usage_line(
+            tokens=len(made),
+            tps=(len(made) - 1) / spent if spent > 0 else 0.0,
+            window_tps=recent / _WINDOW_S if spent > 2 * _WINDOW_S else 0.0,
+            ttft_s=made[0] if made else None,
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            kv_use=self._model.stats().kv_use,
+            seed=self.stream.seed,
+            state="failed" if self._source.error is not None else self.stream.state,
+        )
+
+    def _status_html(self, *, over: bool) -> str:
+        bar = ""
+        done, total = self.stream.progress
+        state = self.stream.state
+        if not over and state == "prefill" and total:
+            bar = progress("prompt read", done / total)
+        elif not over and state == "queued":
+            bar = f'<p class="flm1-dim">{self._model.stats().queued} requests are waiting for a place</p>'
+        trouble = alert(self._alarm()) if self._alarm() else ""
+        about = f'class="flm1-use" role="status" aria-live="polite" title="{esc(self._settings())}"'
+        line = f"<div {about}>{esc(self._usage())}</div>"
+        table = table_html(self.tokens, max_bytes=20_000) if over and self._source.tokens else ""
+        return wrap(f"{bar}{trouble}{line}{table}", style=False)
+
+    def _settings(self) -> str:
+        config = self.stream.config
+        shown = ", ".join(f"{name}={getattr(config, name)!r}" for name in sorted(config.given))
+        return f"{self._model.info.name}: {shown}" if shown else self._model.info.name
+
+    def _facts(self) -> list[tuple[str, object]]:
+        from fastllm import _core
+
+        info, completion = self._model.info, self.stream.completion
+        facts = completion_facts(completion) if completion is not None else []
+        return [
+            *facts,
+            ("weights", info.dtype if info.quant is None else info.quant),
+            ("device", info.device),
+            ("settings", self._settings()),
+            ("fastllm", _core.__version__),
+        ]
+
+    def _static(self) -> tuple[str, str]:
+        tokens = self.tokens
+        usage = self._usage()
+        html = static_html(
+            tokens,
+            usage=usage if self._source.ended else f"{usage} · not ended when this copy was made",
+            facts=self._facts(),
+            shade=self._shade,
+            error=self._alarm(),
+            special_name=self._special_name,
+            cached=self.stream.usage.cached_tokens,
+            prompt_tokens=self.stream.usage.prompt_tokens,
+            group=f"flm1-{self.stream.request_id}-{uuid.uuid4().hex[:6]}",
+        )
+        text = "".join(token.text for token in tokens)
+        trouble = f"\n{self._alarm()}" if self._alarm() else ""
+        return f"{text}\n[{usage}]{trouble}", html
+
+
+class _Printer:
+    """Where there is no page: the text goes to standard output as it comes, the numbers behind it."""
+
+    def __init__(self) -> None:
+        self._printed = 0
+        self._closed = False
+        tty = sys.stdout.isatty()
+        self._quiet, self._plain = ("\x1b[2m", "\x1b[0m") if tty else ("", "")
+
+    def print_to(self, tokens: Sequence[Token], usage: str | None, trouble: str) -> None:
+        if self._closed:
+            return
+        out = sys.stdout
+        out.write("".join(token.text for token in tokens[self._printed :]))
+        self._printed = len(tokens)
+        if usage is not None:
+            self._closed = True
+            out.write(f"\n{self._quiet}{usage}{self._plain}\n" + (f"{trouble}\n" if trouble else ""))
+        out.flush()
