@@ -199,12 +199,16 @@ class View:
         return False
 
     def _end(self) -> None:
-        if self._places:
-            self.freeze()
-        self.frozen = self.frozen or self._widget is None
-        self._done.set()
-        while self._when_done:
-            self._when_done.pop()()
+        try:
+            if self._places:
+                self.freeze()
+            self.frozen = self.frozen or self._widget is None
+        except Exception as error:
+            self.error = self.error or error
+        finally:
+            self._done.set()
+            while self._when_done:
+                self._when_done.pop()()
 
     @property
     def done(self) -> bool:
@@ -243,9 +247,14 @@ class View:
 
 
 def _close(widget: Any) -> None:
-    for child in getattr(widget, "children", ()):
-        _close(child)
-    widget.close()
+    """Closes a tree of widgets, with their layouts and styles."""
+    for child in (*getattr(widget, "children", ()), getattr(widget, "style", None), getattr(widget, "layout", None)):
+        if hasattr(child, "close"):
+            _close(child)
+    try:
+        widget.close()
+    except KeyError:  # its comm was of a session that is over
+        pass
 
 
 def alarm(error: Exception) -> str:

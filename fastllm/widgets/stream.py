@@ -73,9 +73,7 @@ class StreamPane:
         self.prompt_tokens = 0
 
     def _piece(self, value: str) -> Any:
-        piece = stock().HTML(value=value, **self._shared)
-        piece.add_class("flm1-in")
-        return piece
+        return stock().HTML(value=value, _dom_classes=("flm1-in",), **self._shared)
 
     def _html(self, tokens: Sequence[Token], first: int) -> str:
         parts = chunk_parts(
@@ -110,8 +108,7 @@ class StreamPane:
             sealed = self._piece(self._html(tokens, self._sealed))
             box = self._boxes[-1] if self._boxes and len(self._boxes[-1].children) < _GROUP else None
             if box is None:
-                box = stock().Box([sealed], layout=self._tail.layout)
-                box.add_class("flm1-in")
+                box = stock().Box([sealed], layout=self._tail.layout, _dom_classes=("flm1-in",))
                 self._boxes.append(box)
                 self.widget.children = (*self._boxes, self._tail, self._hint)
                 messages += 3

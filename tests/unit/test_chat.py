@@ -113,7 +113,7 @@ def test_answers_cut_short_are_kept_and_marked(model: Model) -> None:
     assert "<assistant>?\n<user>four" in model.detokenize(after.prompt_token_ids), "the model sees what was said"
     after.result()
     html = chat._repr_html_()
-    assert html.count("<em>(cancelled)</em>") == 3
+    assert html.count("assistant · cancelled</b>") == 3
 
 
 def test_a_refused_turn_changes_nothing(model: Model) -> None:
