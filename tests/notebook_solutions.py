@@ -12,6 +12,7 @@ import anyio
 import numpy as np
 
 import fastllm
+from fastllm import nn
 
 RIGHT: dict[str, list[Any]] = {}
 WRONG: dict[str, list[tuple[Any, str]]] = {}
@@ -357,3 +358,73 @@ WRONG["12.2"] = [
 ]
 RIGHT["12.3"] = ["be", "EB", "b, e"]
 WRONG["12.3"] = [("b", "not it"), ("abcde", "All five"), ("bce", "not it"), (2, "quotes")]
+
+# --- A1 -----------------------------------------------------------------------------------------------------------
+
+
+def parallel(formula: Callable[[Any, Any, Any], Any]) -> type[nn.Module]:
+    """A ParallelLayer that computes something."""
+
+    class ParallelLayer(nn.Module):
+        def __init__(self, norm: Any, attention: Any, mlp: Any) -> None:
+            self.norm, self.attention, self.mlp = norm, attention, mlp
+
+        def forward(self, x: Any, step: Any) -> Any:
+            return formula(self, x, step)
+
+    return ParallelLayer
+
+
+def weights(config: dict[str, Any]) -> int:
+    hidden, inner, dim = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    attention = 2 * hidden * heads * dim + 2 * hidden * kv_heads * dim + 2 * dim
+    layer = attention + 3 * hidden * inner + 2 * hidden
+    return int(config["vocab_size"] * hidden + config["num_hidden_layers"] * layer + hidden)
+
+
+class Bigram(nn.Model):
+    base_prefix = ""
+
+    def __init__(self, config: nn.Config) -> None:
+        super().__init__(config)
+        hidden, vocab = config.integer("hidden_size"), config.integer("vocab_size")
+        self.embed, self.head = nn.Embedding(vocab, hidden), nn.Linear(hidden, vocab)
+
+    def forward(self, ids: Any, step: Any) -> Any:
+        return self.head(self.embed(ids))
+
+
+class DoubledBigram(Bigram):
+    def forward(self, ids: Any, step: Any) -> Any:
+        return self.head(self.embed(ids)) * 2.0
+
+
+class BigramWithBias(Bigram):
+    def __init__(self, config: nn.Config) -> None:
+        super().__init__(config)
+        self.head = nn.Linear(config.integer("hidden_size"), config.integer("vocab_size"), bias=True)
+
+
+RIGHT["A1.1"] = [parallel(lambda s, x, step: x + s.attention(s.norm(x), step) + s.mlp(s.norm(x)))]
+WRONG["A1.1"] = [
+    (parallel(lambda s, x, step: s.attention(s.norm(x), step) + s.mlp(s.norm(x))), "x + is missing"),
+    (parallel(lambda s, x, step: x + s.attention(s.norm(x), step)), "mlp is missing"),
+    (parallel(lambda s, x, step: x + s.attention(x, step) + s.mlp(x)), "read norm(x)"),
+    (parallel(lambda s, x, step: x + s.attention(s.norm(x), None) + s.mlp(s.norm(x))), "the step"),
+    (parallel(lambda s, x, step: (h := x + s.attention(s.norm(x), step)) + s.mlp(s.norm(h))), "what attention made"),
+    (parallel(lambda s, x, step: x + s.attention(s.norm(x), step) + s.mlp(s.norm(x)) * 2), "off by"),
+    (parallel, "class itself"),
+]
+RIGHT["A1.2"] = [weights]
+WRONG["A1.2"] = [
+    (lambda config: weights(config) + config["vocab_size"] * config["hidden_size"], "tied"),
+    (lambda config: weights(config) - config["hidden_size"], "-256"),
+    (lambda config: 3_870_336, "should be"),
+]
+RIGHT["A1.3"] = [Bigram]
+WRONG["A1.3"] = [
+    (DoubledBigram, "off by"),
+    (BigramWithBias, "should have the weights"),
+    (Bigram(nn.Config({"vocab_size": 5, "hidden_size": 2})), "class itself"),
+]
