@@ -428,3 +428,104 @@ WRONG["A1.3"] = [
     (BigramWithBias, "should have the weights"),
     (Bigram(nn.Config({"vocab_size": 5, "hidden_size": 2})), "class itself"),
 ]
+
+# --- 00 -----------------------------------------------------------------------------------------------------------
+
+
+def demo_answer(prompt: str) -> fastllm.Completion:
+    with fastllm.load("demo") as model:
+        return model.blocking.generate(prompt, temperature=0, logprobs=1)
+
+
+async def until(model: Any, prompt: str, word: str) -> str:
+    text = ""
+    async for token in model.stream(prompt, temperature=0):
+        text += token.text
+        if word in text:
+            return text[: text.find(word) + len(word)]
+    return text
+
+
+async def until_the_end(model: Any, prompt: str, word: str) -> str:
+    text = (await model.generate(prompt, temperature=0)).text
+    return text[: text.find(word) + len(word)] if word in text else text
+
+
+async def until_a_token(model: Any, prompt: str, word: str) -> str:
+    text = ""
+    async for token in model.stream(prompt, temperature=0):
+        text += token.text
+        if token.text.strip() == word:
+            break
+    return text
+
+
+RIGHT["0.1"] = [lambda: len(demo_answer("Why is the sky blue?").tokens)]
+WRONG["0.1"] = [
+    (lambda: len(demo_answer("Why is the sky blue?").tokens) - 1, "One more"),
+    (3, "too few"),
+    (400, "too many"),
+    ("40", "whole number"),
+]
+RIGHT["0.2"] = [lambda: min(demo_answer("Hello! Who are you?").tokens, key=lambda token: token.logprob or 0.0).text]
+WRONG["0.2"] = [
+    (lambda: min(demo_answer("Hello! Who are you?").tokens, key=lambda t: t.logprob or 0.0).text.strip(), "space"),
+    (lambda: max(demo_answer("Hello! Who are you?").tokens[:5], key=lambda t: t.logprob or -9.0).text, "surer"),
+    ("potato", "no such token"),
+    (7, "quotes"),
+]
+RIGHT["0.3"] = [until]
+WRONG["0.3"] = [(until_the_end, "whole story"), (until_a_token, "instead of"), (lambda m, p, w: "x", "async def")]
+
+# --- 03 -----------------------------------------------------------------------------------------------------------
+
+
+def top_p(probabilities: Any, p: float) -> Any:
+    order = np.argsort(probabilities)[::-1]
+    before = np.cumsum(probabilities[order]) - probabilities[order]
+    kept = np.where(before < p, probabilities[order], 0)
+    found = np.zeros_like(probabilities)
+    found[order] = kept / kept.sum()
+    return found
+
+
+def top_p_too_short(probabilities: Any, p: float) -> Any:
+    order = np.argsort(probabilities)[::-1]
+    kept = np.where(np.cumsum(probabilities[order]) <= p, probabilities[order], 0)
+    found = np.zeros_like(probabilities)
+    found[order] = kept / max(kept.sum(), 1e-30)
+    return found
+
+
+def min_p(probabilities: Any, share: float) -> Any:
+    kept = np.where(probabilities >= share * probabilities.max(), probabilities, 0)
+    return kept / kept.sum()
+
+
+def min_p_in_place(probabilities: Any, share: float) -> Any:
+    probabilities[probabilities < share * probabilities.max()] = 0
+    return probabilities / probabilities.sum()
+
+
+RIGHT["3.1"] = [top_p]
+WRONG["3.1"] = [
+    (top_p_too_short, "should be kept"),
+    (lambda q, p: top_p(q, p) * 0.5, "sum"),
+    (lambda q, p: top_p(q, p)[::-1], "not which"),
+    (lambda q, p: q, "should be kept"),
+    (lambda q, p: q[:1], "shape"),
+]
+RIGHT["3.2"] = [min_p]
+WRONG["3.2"] = [
+    (lambda q, share: np.where(q >= share, q, 0), "should be kept"),
+    (min_p_in_place, "copy"),
+    (lambda q, share: np.where(q >= share * q.max(), q, 0), "sum"),
+]
+RIGHT["3.3"] = [{"temperature": 1.0, "min_p": 0.2}, {"top_p": 0.9}]
+WRONG["3.3"] = [
+    ({"temperature": 1.0, "top_k": 1}, "garden has only 1"),
+    ({"temperature": 1.0, "top_k": 14}, "poem can still"),
+    ({"temperature": 0.01}, "at least 1"),
+    ({"topp": 0.9}, "none of the four"),
+    (0.9, "dict"),
+]

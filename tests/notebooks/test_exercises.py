@@ -14,7 +14,7 @@ import notebook_solutions as solutions
 
 from fastllm import errors, teach
 
-FACTORIES = {"9.3"}  # answers that need a model: made when the test runs
+FACTORIES = {"0.1", "0.2", "9.3"}  # answers that need a model: made when the test runs
 
 
 def answer_of(number: str, answer: Any) -> Any:
