@@ -529,3 +529,60 @@ WRONG["3.3"] = [
     ({"topp": 0.9}, "none of the four"),
     (0.9, "dict"),
 ]
+
+# --- 04 -----------------------------------------------------------------------------------------------------------
+
+
+def windowed(q: Any, k: Any, v: Any, window: int) -> Any:
+    share = q.shape[1] // k.shape[1]
+    k, v = k.repeat(share, axis=1), v.repeat(share, axis=1)
+    scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(q.shape[-1])
+    place = np.arange(len(q))
+    distance = place[:, None] - place[None, :]
+    scores[:, (distance < 0) | (distance >= window)] = -np.inf
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.einsum("hqk,khd->qhd", powers / powers.sum(axis=-1, keepdims=True), v)
+
+
+def rope_neighbours(x: Any, positions: Any, base: float, *, sign: float = 1.0) -> Any:
+    half = x.shape[-1] // 2
+    angles = sign * positions[:, None] * base ** (-np.arange(half) / half)
+    cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
+    out = np.empty_like(x)
+    out[..., 0::2] = x[..., 0::2] * cos - x[..., 1::2] * sin
+    out[..., 1::2] = x[..., 1::2] * cos + x[..., 0::2] * sin
+    return out
+
+
+def rope_apart(x: Any, positions: Any, base: float) -> Any:
+    turned = rope_neighbours(x, positions, base)
+    return np.concatenate([turned[..., 0::2], turned[..., 1::2]], axis=-1)
+
+
+def step(q: Any, keys: Any, values: Any) -> Any:
+    share = q.shape[0] // keys.shape[1]
+    scores = np.einsum("hd,thd->ht", q, keys.repeat(share, axis=1)) / np.sqrt(q.shape[-1])
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.einsum("ht,thd->hd", powers / powers.sum(axis=-1, keepdims=True), values.repeat(share, axis=1))
+
+
+RIGHT["4.1"] = [windowed]
+WRONG["4.1"] = [
+    (lambda q, k, v, window: windowed(q, k, v, 10**6), "sees all"),
+    (lambda q, k, v, window: windowed(q, k, v, window + 1), "too many"),
+    (lambda q, k, v, window: (None, windowed(q, k, v, window)), "without the pattern"),
+    (lambda q, k, v, window: windowed(q * 2, k, v, window), "off by"),
+    (lambda q, k, v, window: q[:1], "shape"),
+]
+RIGHT["4.2"] = [rope_neighbours]
+WRONG["4.2"] = [
+    (lambda x, positions, base: rope_neighbours(x, positions, base, sign=-1), "other way"),
+    (rope_apart, "side by side"),
+    (lambda x, positions, base: x, "off by"),
+]
+RIGHT["4.3"] = [step]
+WRONG["4.3"] = [
+    (lambda q, keys, values: step(q, keys[:-1], values[:-1]) if len(keys) > 1 else step(q, keys, values), "off by"),
+    (lambda q, keys, values: values[-1], "shape"),
+    (lambda q, keys, values: step(q * q.shape[-1] ** 0.5, keys, values), "off by"),
+]

@@ -57,7 +57,7 @@ def _(answer: Any) -> str:
             "There is no such token in that answer."
         )  # fmt: skip
         raise NotYet(there)
-    return "It had something else in mind, too. hover over it, or look at token.top with logprobs=5."
+    return "It had something else in mind, too: hover over it, or look at token.top with logprobs=5."
 
 
 @exercise(

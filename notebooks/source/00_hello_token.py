@@ -8,6 +8,8 @@
 # **change** something, **explain** what you saw. Predict first, every time. It is the only trick that we have.
 
 # %%
+import anyio
+
 import fastllm
 from fastllm.teach import check, hint
 
@@ -42,7 +44,9 @@ async for token in model.stream("Tell me a story about a fox.", temperature=0):
     print(token, end="", flush=True)
     if token.index == 7:
         break
-print(" ...\n", model.stats())
+print(" ...")
+await anyio.sleep(0.05)  # the step under way may end
+print(model.stats())
 
 # %% [markdown]
 # `0 running`. Whoever stops listening stops the work: nothing is computed for nobody.
@@ -58,7 +62,7 @@ print(" ...\n", model.stats())
 # **Predict.** Where in a story is a model unsure?
 
 # %%
-view = fastllm.show(model.stream("Tell me a story about a fox.", seed=4, logprobs=5, max_new_tokens=60))
+view = fastllm.show(model.stream("There once was a little", seed=0, logprobs=5, max_new_tokens=70))
 completion = await view
 
 # %% [markdown]
@@ -74,8 +78,9 @@ for token in sorted(completion.tokens, key=lambda token: token.logprob)[:8]:
     print(f"{math.exp(token.logprob):4.0%} {token.text!r:14} might have been {others}")
 
 # %% [markdown]
-# **Change** `seed=4` to another number. Another story, from the same model and the same question! A seed decides the
-# draw; notebook 02 shows how.
+# **Change** `seed=0` to another number: another story, from the same model and the same words. (A seed decides the
+# draw; notebook 02 shows how.) Then change the text to `Tell me a joke.`, with any seed you like. **Explain** the
+# difference: what is it doing there, if it is not making something up?
 #
 # ## 4 · The small print
 #

@@ -80,12 +80,12 @@ for temperature in [0.2, 1.0, 1.5, 3.0]:
 # * **top-p** keeps the best until their sum reaches *p*.
 # * **min-p** keeps whatever has at least *min-p* times the probability of the best.
 #
-# **Predict** how many different tokens 400 draws give in each of our three places.
+# **Predict** how many different tokens 200 draws give in each of our three places.
 
 
 # %%
 async def distinct(place, **settings):
-    draws = await model.batch([place], n=400, seed=1, max_new_tokens=1, **{"temperature": 1, "top_p": 1, **settings})
+    draws = await model.batch([place], n=200, seed=1, max_new_tokens=1, **{"temperature": 1, "top_p": 1, **settings})
     return len({draw.token_ids[0] for draw in draws})
 
 
@@ -111,16 +111,16 @@ lab = SamplingLab(model, little)
 lab
 
 # %% [markdown]
-# Does the engine do what we think? Here is a prediction by hand, at temperature 0.8 and top-k 6, and 2000 draws.
+# Does the engine do what we think? Here is a prediction by hand, at temperature 0.8 and top-k 6, and 1000 draws.
 
 # %%
 predicted = softmax(little / 0.8)
 predicted[np.argsort(predicted)[:-6]] = 0
 predicted /= predicted.sum()
-draws = await model.batch([places[2]], n=2000, seed=7, max_new_tokens=1, temperature=0.8, top_k=6, top_p=1)
+draws = await model.batch([places[2]], n=1000, seed=7, max_new_tokens=1, temperature=0.8, top_k=6, top_p=1)
 counts = np.bincount([draw.token_ids[0] for draw in draws], minlength=len(predicted))
 for id_ in np.argsort(predicted)[::-1][:6]:
-    print(f"{model.detokenize([id_])!r:9} predicted {2000 * predicted[id_]:6.1f}   drawn {counts[id_]}")
+    print(f"{model.detokenize([id_])!r:9} predicted {1000 * predicted[id_]:6.1f}   drawn {counts[id_]}")
 print("drawn outside of the six:", counts.sum() - counts[np.argsort(predicted)[-6:]].sum())
 
 # %% [markdown]
