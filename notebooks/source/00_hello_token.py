@@ -97,6 +97,14 @@ print(f"first token after {completion.timing.ttft_s * 1000:.1f} ms, then {comple
 # what it read and wrote, in tokens; how fast; how long you waited for the first token; the seed. You will meet these
 # numbers wherever language models are used, and mostly on a bill.
 #
+# With a network and 1 GB to spare, the same lines run a real model. (This cell is optional, and stored without
+# outputs.)
+
+# %% tags=["optional"]
+real = fastllm.load("Qwen/Qwen2.5-0.5B-Instruct")  # pip install huggingface_hub
+told = await fastllm.show(real.stream_chat("Why is the sky blue?", logprobs=5, max_new_tokens=80))
+
+# %% [markdown]
 # ## Exercises
 #
 # **0.1** How many tokens does the whole answer to `Why is the sky blue?` have at `temperature=0`? (The invisible one

@@ -175,6 +175,16 @@ print(f"| ms a token | {middle:.3f} (95 %: {low:.3f} to {high:.3f}) |")
 print(f"| version | fastllm {fastllm.__version__} |")
 
 # %% [markdown]
+# With an NVIDIA GPU: the sweep of section 3 once more. (Optional, and stored without outputs.) **Predict** who wins
+# with one request, and who with 32. A model this small is the hardest case for a GPU.
+
+# %% tags=["optional"]
+model = fastllm.load("demo", device="cuda")
+await crowd(4)
+for size in [1, 8, 32, 64]:
+    print(size, *np.median([await crowd(size) for _ in range(5)], axis=0).round(2))
+
+# %% [markdown]
 # ## Exercises
 #
 # **12.1** Write `faster(a, b)`: two arrays of times. Give `"a"` or `"b"`, whichever is faster, if the bootstrap

@@ -51,7 +51,7 @@ print("ready" if "42" in answer.text else "something is wrong: `make doctor` in 
 # | 06 | Why is it fast | 35 | 02 | eight stories cost little more than one |
 # | 08 | Async for application writers | 40 | `await` | the heartbeat that stops |
 # | 09 | Talking | 30 | 01 | Xanthippe becomes somebody else; a forged system message is obeyed |
-# | 12 | Measure honestly | 40 | 06 | a program beats itself by 5 % most of the time |
+# | 12 | Measure honestly | 40 | 06 | a program beats itself |
 # | A1 | Add a model in one file | 45 | 02 | without attention, two questions get one answer |
 #
 # Numbers 07, 10 and 11 are kept for quantisation, adapters and the server.
@@ -72,7 +72,8 @@ print("ready" if "42" in answer.text else "something is wrong: `make doctor` in 
 # ## What should come out
 #
 # At temperature 0 the demo model gives the same text each time, so the outputs stored in the notebooks are the expected
-# ones. (On another kind of processor a tie may fall the other way, once in a long while.) Times are not: those come from the machine that stored them, a shared one.
+# ones. (On another kind of processor a tie may fall the other way, once in a long while.) Times are not: those come
+# from the machine that stored them, a shared one.
 #
 # | exercise | kind of answer | typical mistake |
 # |---|---|---|
