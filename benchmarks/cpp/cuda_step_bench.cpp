@@ -97,7 +97,7 @@ void steps(Bench& bench, const Model& m, const std::vector<int>& batches, int co
   std::vector<Layer> layers;
   const auto pack = [&](std::int64_t n, std::int64_t k, bool gated = false) {
     const device::LinearPart part{bench.random({n, k}), {}};
-    return bench.gpu().pack_linear({&part, 1}, gated);
+    return bench.gpu().pack_linear({&part, 1}, {.gated = gated, .own = true});
   };
   const int qkv_rows = (m.heads + 2 * m.kv_heads) * m.head_dim;
   for (int i = 0; i < m.layers; ++i) {
@@ -233,7 +233,7 @@ void products(Bench& bench) {
     const int copies = static_cast<int>(std::clamp<std::int64_t>((std::int64_t{400} << 20) / (n * k * 2), 2, 40));
     for (int i = 0; i < copies; ++i) {
       const device::LinearPart part{bench.random({n, k}), {}};
-      weights.push_back(bench.gpu().pack_linear({&part, 1}));
+      weights.push_back(bench.gpu().pack_linear({&part, 1}, {.own = true}));
     }
     std::printf("[%6d, %5d]", int(n), int(k));
     for (std::int64_t t : {1, 8, 16, 32, 64, 128, 256, 512, 2048, 8192}) {

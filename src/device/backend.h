@@ -48,6 +48,11 @@ class PackedLinear {
   std::size_t bytes = 0;          // memory read by one product
 };
 
+struct PackOptions {
+  bool gated = false;  // for Linear::gated; only where fusions() names gated_linear
+  bool own = false;    // used many times and by nobody else: worth a layout of its own
+};
+
 struct OpCall {
   const Op& op;
   std::span<const View> in;
@@ -75,8 +80,7 @@ class Backend {
       const core::Tensor& host) = 0;  // on this device; the same tensor where host memory is the device's
 
   // Error(dtype_error/shape_error) for a weight no kernel can read. Keeps its parts' storage alive.
-  // `gated` (Linear::gated): only where fusions() names gated_linear.
-  virtual std::unique_ptr<PackedLinear> pack_linear(std::span<const LinearPart> parts, bool gated = false) = 0;
+  virtual std::unique_ptr<PackedLinear> pack_linear(std::span<const LinearPart> parts, PackOptions options = {}) = 0;
   // Passes beyond the default ones that pay here (graph/passes): "gated_linear", "linear_float",
   // "rope_kv_write", "rope_attention".
   virtual std::vector<std::string> fusions() const { return {}; }

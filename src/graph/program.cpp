@@ -251,6 +251,12 @@ void Program::pack_weights() {
       if (--users[id] == 0 && id >= 0 && !graph_.values[index(id)].constant.place().host)
         graph_.values[index(id)].constant = Tensor();
   };
+  const auto pack_options = [&](const Node& node) {
+    device::PackOptions options;
+    options.gated = node_as<device::Linear>(node) && node_as<device::Linear>(node)->gated;
+    options.own = std::ranges::all_of(node.parts, [&](const Part& part) { return users[part.weight] == 1; });
+    return options;
+  };
   for (const Node& node : graph_.nodes) {
     for (int id : node.inputs) count(id);
     std::vector<device::LinearPart> parts;
@@ -261,9 +267,7 @@ void Program::pack_weights() {
                        part.bias >= 0 ? graph_.values[index(part.bias)].constant : Tensor()});
     }
     try {
-      packed_.push_back(parts.empty() ? nullptr
-                                      : backend_->pack_linear(parts, node_as<device::Linear>(node) &&
-                                                                         node_as<device::Linear>(node)->gated));
+      packed_.push_back(parts.empty() ? nullptr : backend_->pack_linear(parts, pack_options(node)));
       for (const Part& part : node.parts) release(part);
     } catch (const core::Error& error) {
       throw core::Error(error.code(), error.what(),

@@ -68,8 +68,10 @@ core::Tensor CpuBackend::place(const core::Tensor& host) {
   return host;
 }
 
-std::unique_ptr<device::PackedLinear> CpuBackend::pack_linear(std::span<const device::LinearPart> parts, bool gated) {
-  if (gated) core::fail(core::ErrorCode::internal, "[linear] the CPU has no gated product; its compiler makes none.");
+std::unique_ptr<device::PackedLinear> CpuBackend::pack_linear(std::span<const device::LinearPart> parts,
+                                                              device::PackOptions options) {
+  if (options.gated)
+    core::fail(core::ErrorCode::internal, "[linear] the CPU has no gated product; its compiler makes none.");
   return std::make_unique<CpuLinear>(parts);
 }
 

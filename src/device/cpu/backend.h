@@ -26,7 +26,8 @@ class CpuBackend final : public device::Backend {
   void copy_in(void* device_to, const void* host_from, std::size_t bytes) override;
   void copy_out(void* host_to, const void* device_from, std::size_t bytes) override;
   core::Tensor place(const core::Tensor& host) override;
-  std::unique_ptr<device::PackedLinear> pack_linear(std::span<const device::LinearPart> parts, bool gated = false) override;
+  std::unique_ptr<device::PackedLinear> pack_linear(std::span<const device::LinearPart> parts,
+                                                    device::PackOptions options = {}) override;
   void run(const device::OpCall& call, const device::StepView* step) override;
   void synchronize() override {}
 

@@ -147,24 +147,8 @@ std::vector<std::string> CudaBackend::fusions() const {
   return names;
 }
 
-// Rows [row, row + rows) of gate rows followed by up rows, `half` of each, to their places in alternating groups of 8.
-// Both ends are multiples of 8.
-void CudaBackend::copy_interleaved(char* base, const void* from, std::size_t row, std::size_t rows, std::size_t half,
-                                   std::size_t row_bytes) {
-  const auto* source = static_cast<const char*>(from);
-  for (std::size_t end = row + rows; row < end;) {
-    const bool up = row >= half;
-    const std::size_t in_half = up ? row - half : row;
-    const std::size_t count = std::min(end, up ? 2 * half : half) - row;
-    check(cudaMemcpy2DAsync(base + (in_half * 2 + (up ? 8 : 0)) * row_bytes, 16 * row_bytes, source, 8 * row_bytes,
-                            8 * row_bytes, count / 8, cudaMemcpyDefault, stream_.get()),
-          "copy_in");
-    source += count * row_bytes;
-    row += count;
-  }
-}
-
-std::unique_ptr<device::PackedLinear> CudaBackend::pack_linear(std::span<const device::LinearPart> parts, bool gated) {
+std::unique_ptr<device::PackedLinear> CudaBackend::pack_linear(std::span<const device::LinearPart> parts,
+                                                               device::PackOptions options) {
   auto packed = std::make_unique<DenseLinear>();
   packed->dtype = parts[0].weight.dtype();
   packed->in_features = parts[0].weight.shape()[1];
@@ -180,26 +164,34 @@ std::unique_ptr<device::PackedLinear> CudaBackend::pack_linear(std::span<const d
     packed->bytes += w.nbytes();
     any_bias = any_bias || part.bias.defined();
   }
-  packed->gated = gated;
-  if (gated) packed->out_features /= 2;
+  packed->gated = options.gated;
+  packed->tiled =
+      context_.hopper && (options.gated || options.own) && core::is_half(packed->dtype) && packed->in_features % 8 == 0;
+  const std::int64_t all_rows = packed->out_features;
+  if (options.gated) packed->out_features /= 2;
   // A single weight that is here already (a tied embedding, an eager call) is shared, not copied.
-  if (!gated && parts.size() == 1 && parts[0].weight.place() == place_ && parts[0].weight.contiguous()) {
+  if (!packed->tiled && parts.size() == 1 && parts[0].weight.place() == place_ && parts[0].weight.contiguous()) {
     packed->weight = parts[0].weight.storage();
     packed->data = parts[0].weight.data();
   } else {
-    packed->weight = allocate(packed->bytes);
+    packed->weight = allocate(packed->tiled ? tiled_bytes(all_rows, packed->in_features) : packed->bytes);
     packed->data = packed->weight->data();
     char* const base = static_cast<char*>(packed->weight->data());
     std::vector<char> scratch;
     const std::size_t row_bytes = static_cast<std::size_t>(packed->in_features) * core::dtype_size(packed->dtype);
-    std::size_t row = 0;
+    std::int64_t row = 0;
     for (const device::LinearPart& part : parts) {
-      const void* from = part.weight.place().host ? packed_rows(part.weight, scratch) : part.weight.data();
-      const std::size_t rows = static_cast<std::size_t>(part.weight.shape()[0]);
-      if (gated)
-        copy_interleaved(base, from, row, rows, static_cast<std::size_t>(packed->out_features), row_bytes);
-      else
-        copy_in(base + row * row_bytes, from, rows * row_bytes);
+      const std::int64_t rows = part.weight.shape()[0];
+      if (packed->tiled) {
+        core::Tensor rows_here = part.weight;
+        if (part.weight.place().host || !part.weight.contiguous()) rows_here = place(part.weight);
+        tile_rows(context_, rows_here.data(), base, row, rows, packed->in_features,
+                  options.gated ? packed->out_features : 0);
+      } else {
+        copy_in(base + static_cast<std::size_t>(row) * row_bytes,
+                part.weight.place().host ? packed_rows(part.weight, scratch) : part.weight.data(),
+                static_cast<std::size_t>(rows) * row_bytes);
+      }
       synchronize();
       row += rows;
     }
@@ -208,7 +200,7 @@ std::unique_ptr<device::PackedLinear> CudaBackend::pack_linear(std::span<const d
     std::vector<float> bias(static_cast<std::size_t>(packed->rows()), 0.0f);
     const auto half = static_cast<std::size_t>(packed->out_features);
     const auto place_of = [&](std::size_t row) {  // where a row went
-      return gated ? row % half / 8 * 16 + row / half * 8 + row % 8 : row;
+      return options.gated ? row % half / 8 * 16 + row / half * 8 + row % 8 : row;
     };
     std::size_t at = 0;
     for (const device::LinearPart& part : parts) {

@@ -22,7 +22,7 @@ class CudaBackend final : public device::Backend {
   void copy_out(void* host_to, const void* device_from, std::size_t bytes) override;
   core::Tensor place(const core::Tensor& host) override;
   std::unique_ptr<device::PackedLinear> pack_linear(std::span<const device::LinearPart> parts,
-                                                    bool gated = false) override;
+                                                    device::PackOptions options = {}) override;
   std::vector<std::string> fusions() const override;
   device::StepView stage(const device::StepView& host) override;
   std::shared_ptr<core::Storage> allocate_host(std::size_t bytes) override;
@@ -33,8 +33,6 @@ class CudaBackend final : public device::Backend {
   void synchronize() override;
 
  private:
-  void copy_interleaved(char* base, const void* from, std::size_t row, std::size_t rows, std::size_t half,
-                        std::size_t row_bytes);
   void use() const;  // makes the device current on this thread
   void grow_workspace(std::size_t floats);
 

@@ -68,6 +68,14 @@ __device__ inline void copy_box(std::uint32_t shared, const CUtensorMap& map, st
       : "memory");
 }
 
+// `bytes` (a multiple of 16) from global to shared memory.
+__device__ inline void copy_bytes(std::uint32_t shared, const void* global, std::uint32_t bytes,
+                                  std::uint32_t barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared),
+               "l"(global), "r"(bytes), "r"(barrier)
+               : "memory");
+}
+
 // ---- warpgroup products
 // ----------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ struct DenseLinear final : device::PackedLinear {
   const void* data = nullptr;             // [N, K]
   core::DType dtype = core::DType::bf16;
   std::shared_ptr<core::Storage> bias;    // [N] float32, or null
+  bool tiled = false;  // not rows but tiles (linear_hopper.cu): only its kernel reads them
   bool gated = false;  // gate and up rows in alternating groups of 8; out_features is half of the rows
 
   std::int64_t rows() const { return gated ? 2 * out_features : out_features; }
@@ -48,6 +49,11 @@ inline int longest(const StepView& step) {
 void embedding(const Context&, const device::Embedding&, const View& ids, const View& weight, const View& out);
 void linear(const Context&, const device::Linear&, const View& x, const View* residual, const DenseLinear&,
             const View& out);
+// Bytes of a weight as tiles, and rows [first, first + rows) of it on their way there, `from` being [rows, depth] in this
+// device's memory. half > 0: gate and up rows, `half` of each, in alternating groups of 8.
+std::size_t tiled_bytes(std::int64_t rows, std::int64_t depth);
+void tile_rows(const Context&, const void* from, void* to, std::int64_t first, std::int64_t rows, std::int64_t depth,
+               std::int64_t half);
 // False, and nothing was launched: not the GPU, dtype or alignment for it.
 bool linear_hopper(const Context&, const device::Linear&, const View& x, const View* residual, const DenseLinear&,
                    const View& out);

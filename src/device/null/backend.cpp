@@ -29,14 +29,14 @@ class NullBackend final : public Backend {
   core::Tensor place(const core::Tensor& host) override {
     return core::Tensor(allocate(host.nbytes()), host.dtype(), host.shape());
   }
-  std::unique_ptr<PackedLinear> pack_linear(std::span<const LinearPart> parts, bool gated) override {
+  std::unique_ptr<PackedLinear> pack_linear(std::span<const LinearPart> parts, PackOptions options) override {
     auto packed = std::make_unique<PackedLinear>();
     for (const LinearPart& part : parts) {
       packed->in_features = part.weight.shape()[1];
       packed->out_features += part.weight.shape()[0];
       packed->bytes += part.weight.nbytes();
     }
-    if (gated) packed->out_features /= 2;
+    if (options.gated) packed->out_features /= 2;
     return packed;
   }
   void run(const OpCall&, const StepView*) override {}

@@ -123,7 +123,8 @@ void compare(const device::Op& op, const std::vector<Pair>& in, const std::vecto
   std::unique_ptr<device::PackedLinear> wide, narrow;
   if (!wide_parts.empty()) {
     wide = cpu().pack_linear(wide_parts);
-    narrow = gpu()->pack_linear(narrow_parts);
+    // Both layouts: as rows, and as the backend would have them.
+    narrow = gpu()->pack_linear(narrow_parts, {.own = (random_bits()() & 1) != 0});
   }
   cpu().run({op, in_wide, out_wide, wide.get()}, nullptr);
   gpu()->run({op, in_gpu, out_gpu, narrow.get()}, nullptr);
@@ -212,7 +213,7 @@ TEST("linear at the sizes of models: clusters along K, every tile, float32 resul
         const Tensor got = gpu()->place(want);
         const device::LinearPart wide{w.wide, {}}, narrow{w.narrow, {}};
         const auto on_cpu = cpu().pack_linear({&wide, 1});
-        const auto on_gpu = gpu()->pack_linear({&narrow, 1});
+        const auto on_gpu = gpu()->pack_linear({&narrow, 1}, {.own = t % 2 == 0});
         const Tensor placed = gpu()->place(x.narrow);
         const View in_cpu[] = {view(x.wide)}, in_gpu[] = {view(placed)}, out_cpu[] = {view(want)},
                    out_gpu[] = {view(got)};
@@ -249,7 +250,7 @@ TEST("gated linear: two parts or one, biases") {
           const Tensor gate = whole.slice(1, 0, half), up = whole.slice(1, half, 2 * half);
           const View halves[] = {view(gate), view(up)};
           cpu().run({device::GatedActivation{device::Activation::silu}, halves, out_cpu}, nullptr);
-          const auto on_gpu = gpu()->pack_linear(narrow, true);
+          const auto on_gpu = gpu()->pack_linear(narrow, {.gated = true});
           const Tensor placed = gpu()->place(x.narrow);
           const Tensor got = gpu()->place(poisoned(d, {t, half}));
           const View in_gpu[] = {view(placed)}, out_gpu[] = {view(got)};

@@ -42,7 +42,9 @@ class HostBackend : public device::Backend {
   void copy_in(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
   void copy_out(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
   core::Tensor place(const core::Tensor& host) override { return host; }
-  std::unique_ptr<device::PackedLinear> pack_linear(std::span<const device::LinearPart>, bool) override { return nullptr; }
+  std::unique_ptr<device::PackedLinear> pack_linear(std::span<const device::LinearPart>, device::PackOptions) override {
+    return nullptr;
+  }
   void run(const device::OpCall&, const device::StepView*) override {}
   void synchronize() override {}
 

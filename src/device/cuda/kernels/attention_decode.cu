@@ -6,7 +6,8 @@
 // What does not depend on the kernel before is under way before that one ends: the step's arrays and the keys and values of
 // earlier steps. With a RopeKv the block also turns its queries and the new key, which then goes from shared memory into
 // the tile and the cache. Long sequences are cut into up to 8 blocks of a cluster, merged through each other's shared memory (split keys as in
-// Dao et al. 2023, "Flash-Decoding", without its second kernel). How a sequence is cut depends on its own length alone.
+// Dao et al. 2023, "Flash-Decoding", without its second kernel). How a sequence is cut depends on
+// its own length and on whether the step has few sequences or many.
 
 #include "device/cuda/attention.cuh"
 #include "device/cuda/hopper.cuh"
@@ -18,12 +19,13 @@ namespace {
 
 constexpr int kKeys = 16;  // of a tile
 constexpr int kWarps = 4;
-constexpr int kLeastKeys = 256;  // of a block
+constexpr int kFewKeys = 128;  // of a block, while there are multiprocessors to spare
+constexpr int kManyKeys = 256;
 constexpr int kMostSplits = 8;
 
-__host__ __device__ inline int keys_per_block(int keys) {
+__device__ inline int keys_per_block(int keys, int least) {
   const int share = (keys + kMostSplits - 1) / kMostSplits;
-  return share <= kLeastKeys ? kLeastKeys : (share + kLeastKeys - 1) / kLeastKeys * kLeastKeys;
+  return share <= least ? least : (share + least - 1) / least * least;
 }
 
 template <int kD>
@@ -32,7 +34,7 @@ constexpr int kDecodeShared =
                                                                  : kWarps * 16 * (kD + 4) * 4;
 
 template <class T, int kD, bool kRope>
-__global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c, RopeKv r) {
+__global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c, RopeKv r, int least_keys) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) unsigned char shared_memory[];
   __shared__ float tops[kWarps][16];
@@ -52,8 +54,8 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c, Ro
   const int group = min(16, (kv_head + 1) * c.group - first_head);
   const int length = c.kv_len[sequence];
   const int oldest = c.window > 0 ? max(0, length - c.window) : 0;
-  const int origin = oldest / kLeastKeys * kLeastKeys;
-  const int share = keys_per_block(length - origin);
+  const int origin = oldest / least_keys * least_keys;
+  const int share = keys_per_block(length - origin, least_keys);
   const int begin = max(oldest, origin + static_cast<int>(blockIdx.x) * share);
   const int end = min(length, origin + static_cast<int>(blockIdx.x + 1) * share);
   const int warp = threadIdx.x / 32;
@@ -87,9 +89,13 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c, Ro
   float best[2] = {-INFINITY, -INFINITY};
   float total[2] = {};
   int tile = begin / kKeys + warp;
+  const auto fill_two = [&] {
+    fill(tile, 0);
+    fill(tile + kWarps, 1);
+  };
   if constexpr (kRope) {
     for (int i = threadIdx.x; i < r.op.rope.rotary_dim / 2; i += kWarps * 32) turns[i] = turn_of(r, token, i);
-    fill(tile, 0);  // the row of the new key holds anything yet
+    fill_two();  // the row of the new key holds anything yet
     __syncthreads();
     wait_for_previous();
     const bool newest = begin < end && end == length;  // this block has the new key
@@ -117,7 +123,7 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c, Ro
     }
   } else {
     wait_for_previous();
-    fill(tile, 0);
+    fill_two();
   }
 
   std::uint32_t q[kD / 16][4];
@@ -137,7 +143,6 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c, Ro
     }
   }
   for (int turn = 0; tile * kKeys < end; tile += kWarps, ++turn) {
-    fill(tile + kWarps, (turn + 1) % 2);
     wait_async<1>();
     __syncwarp();
     const std::uint32_t k_at = base + turn % 2 * (2 * kTileBytes);
@@ -209,7 +214,8 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c, Ro
         mma_16816<T>(out[d * 2 + 1], a0, a1, a2, a3, b[2], b[3]);
       }
     }
-    __syncwarp();  // all lanes have read the buffer that the next turn fills
+    __syncwarp();  // all lanes have read the buffer that is filled now
+    fill(tile + 2 * kWarps, turn % 2);
   }
   wait_async<0>();
   __syncthreads();
@@ -296,15 +302,16 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c, Ro
 
 template <class T, int kD>
 void launch_decode(const Context& c, const AttentionCall& call, const RopeKv* rope, int max_kv) {
-  const int keys = call.window > 0 ? std::min(max_kv, call.window + kLeastKeys) : max_kv;
-  int splits = 1;
-  while (splits < kMostSplits && splits * kLeastKeys < keys) splits *= 2;
   const int cuts = (call.group + 15) / 16;
+  const int least = call.sequences * call.kv_heads * cuts >= c.multiprocessors ? kManyKeys : kFewKeys;
+  const int keys = call.window > 0 ? std::min(max_kv, call.window + least) : max_kv;
+  int splits = 1;
+  while (splits < kMostSplits && splits * least < keys) splits *= 2;
   const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>(call.kv_heads * cuts),
                   static_cast<unsigned>(call.sequences));
   const auto start = [&](auto kernel) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kDecodeShared<kD>), "attention");
-    launch(c, kernel, grid, kWarps * 32, kDecodeShared<kD>, splits, call, rope ? *rope : RopeKv{});
+    launch(c, kernel, grid, kWarps * 32, kDecodeShared<kD>, splits, call, rope ? *rope : RopeKv{}, least);
   };
   rope ? start(&decode_kernel<T, kD, true>) : start(&decode_kernel<T, kD, false>);
 }

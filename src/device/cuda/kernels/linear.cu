@@ -260,7 +260,7 @@ void linear(const Context& c, const device::Linear& op, const View& x, const Vie
   const std::int64_t tokens = x.shape[0];
   if (tokens == 0 || l.out_features == 0) return;
   if (linear_hopper(c, op, x, residual, l, out)) return;
-  if (l.gated)
+  if (l.gated || l.tiled)
     core::fail(core::ErrorCode::internal, "[linear] a gated product was packed for a GPU without its kernel.");
   const Epilogue e = epilogue_of(op, residual, l);
   const bool fast = x.dtype == l.dtype && l.in_features % 8 == 0 && aligned16(x.data, x.stride[0]);

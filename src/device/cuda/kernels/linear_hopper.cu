@@ -20,6 +20,7 @@ namespace fastllm::cuda {
 namespace {
 
 constexpr int kDepth = 64;  // elements of K in a tile: 128 bytes, one swizzle row
+constexpr int kTileBytes = 64 * kDepth * 2;  // of W: 64 rows
 constexpr int kTargetBlocks = 132;
 
 template <int kRows_, int kTokens_, int kStages_, int kPerSm_>
@@ -42,6 +43,7 @@ struct Product {
   Epilogue epilogue;
   bool gated, wide, floats;  // wide: four outputs can be stored at once; floats: out is float32
   bool direct;  // eight can, and neither N nor the residual stands against it
+  const void* tiles;  // W as tiles (DenseLinear::tiled), or null: W is rows, read through its map
 };
 
 #if FASTLLM_HOPPER_CODE
@@ -144,7 +146,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
 
   let_next_start();
   if (threadIdx.x == 0) {
-    prefetch_map(w_map);
+    if (!p.tiles) prefetch_map(w_map);
     prefetch_map(x_map);
     for (int s = 0; s < S::kStages; ++s) {
       barrier_init(full + s * 8, 1);
@@ -157,21 +159,36 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
   float sums[S::kTokens / 2];
   if (warp == S::kGroups * 4) {  // the warp that copies
     if (lane == 0) {
-      const int ahead = min(count, S::kStages);
-      for (int i = 0; i < ahead; ++i) {
-        barrier_expect(full + i * 8, S::kStageBytes);
-        copy_box(tiles + i * S::kStageBytes, w_map, full + i * 8, (begin + i) * kDepth, first_row);
-      }
-      wait_for_previous();
-      for (int i = 0; i < ahead; ++i)
-        copy_box(tiles + i * S::kStageBytes + S::kWeightBytes, x_map, full + i * 8, (begin + i) * kDepth, first_token);
-      for (int i = ahead; i < count; ++i) {
+      const auto copy_weights = [&](int i) {
         const int slot = i % S::kStages;
-        barrier_wait(empty + slot * 8, (i / S::kStages - 1) & 1);
+        const std::uint32_t to = tiles + slot * S::kStageBytes;
         barrier_expect(full + slot * 8, S::kStageBytes);
-        copy_box(tiles + slot * S::kStageBytes, w_map, full + slot * 8, (begin + i) * kDepth, first_row);
+        if (p.tiles) {
+#pragma unroll
+          for (int g = 0; g < S::kGroups;
+               ++g) {  // a group past the end of W copies the last tile: nobody stores its sums
+            const std::int64_t tile =
+                static_cast<std::int64_t>(min(first_row / 64 + g, (p.rows - 1) / 64)) * steps + begin + i;
+            copy_bytes(to + g * kTileBytes, static_cast<const char*>(p.tiles) + tile * kTileBytes, kTileBytes,
+                       full + slot * 8);
+          }
+        } else {
+          copy_box(to, w_map, full + slot * 8, (begin + i) * kDepth, first_row);
+        }
+      };
+      const auto copy_tokens = [&](int i) {
+        const int slot = i % S::kStages;
         copy_box(tiles + slot * S::kStageBytes + S::kWeightBytes, x_map, full + slot * 8, (begin + i) * kDepth,
                  first_token);
+      };
+      const int ahead = min(count, S::kStages);
+      for (int i = 0; i < ahead; ++i) copy_weights(i);
+      wait_for_previous();
+      for (int i = 0; i < ahead; ++i) copy_tokens(i);
+      for (int i = ahead; i < count; ++i) {
+        barrier_wait(empty + i % S::kStages * 8, (i / S::kStages - 1) & 1);
+        copy_weights(i);
+        copy_tokens(i);
       }
     }
     __syncwarp();
@@ -318,17 +335,18 @@ void launch_shape(const Context& c, const View& x, const DenseLinear& l, const P
   static const cudaError_t allowed =
       cudaFuncSetAttribute(hopper_kernel<T, S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kShared);
   check(allowed, "linear");
-  const CUtensorMap w_map = map_of(l.dtype, l.data, product.rows, product.depth, product.depth, S::kRows);
+  const CUtensorMap w_map =
+      l.tiled ? CUtensorMap{} : map_of(l.dtype, l.data, product.rows, product.depth, product.depth, S::kRows);
   const CUtensorMap x_map = map_of(x.dtype, x.data, product.tokens, product.depth, x.stride[0], S::kTokens);
   const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>((product.tokens + S::kTokens - 1) / S::kTokens),
                   static_cast<unsigned>((product.rows + S::kRows - 1) / S::kRows));
   launch(c, hopper_kernel<T, S>, grid, S::kThreads, S::kShared, splits, w_map, x_map, product);
 }
 
-// Parts of K: as many as keep the blocks within `most`, while each still has 4 tiles to stream.
-int splits_for(int blocks, int depth, int most) {
+// Parts of K: the fewest (of 1, 2, 4, 8) that make `least` blocks or more, while each still has 4 tiles to stream.
+int splits_for(int blocks, int depth, int least, int most) {
   int splits = 1;
-  while (splits < 8 && blocks * (splits + 1) <= most && depth / kDepth >= (splits + 1) * 4) ++splits;
+  while (splits < most && blocks * splits < least && depth / kDepth >= splits * 2 * 4) splits *= 2;
   return splits;
 }
 
@@ -336,19 +354,49 @@ template <class T>
 void launch_hopper(const Context& c, const View& x, const DenseLinear& l, const Product& p) {
   const int narrow = (p.rows + 63) / 64;
   const int broad = (p.rows + 127) / 128;
-  // Four blocks fit on a multiprocessor: two of this product and two of the next, which fetch its first tiles meanwhile.
-  const int streaming = splits_for(narrow, p.depth, 2 * kTargetBlocks);
-  if (p.tokens <= 8) return launch_shape<T, Shape<64, 8, 6, 4>>(c, x, l, p, streaming);
-  if (p.tokens <= 16) return launch_shape<T, Shape<64, 16, 5, 4>>(c, x, l, p, streaming);
-  if (p.tokens <= 32) return launch_shape<T, Shape<64, 32, 4, 4>>(c, x, l, p, streaming);
-  if (p.tokens <= 64) return launch_shape<T, Shape<64, 64, 3, 4>>(c, x, l, p, streaming);
+  constexpr int kFull = kTargetBlocks - 12;  // nearly every multiprocessor has a block
+  const int streaming = splits_for(narrow, p.depth, kFull, 8);
+  if (p.tokens <= 8) return launch_shape<T, Shape<64, 8, 11, 2>>(c, x, l, p, streaming);
+  if (p.tokens <= 16) return launch_shape<T, Shape<64, 16, 10, 2>>(c, x, l, p, streaming);
+  if (p.tokens <= 32) return launch_shape<T, Shape<64, 32, 8, 2>>(c, x, l, p, streaming);
+  if (p.tokens <= 64) return launch_shape<T, Shape<64, 64, 6, 2>>(c, x, l, p, streaming);
+  if (p.tokens <= 128)
+    return launch_shape<T, Shape<128, 128, 3, 2>>(c, x, l, p, splits_for(broad, p.depth, kFull + 100, 8));
   const int large = broad * ((p.tokens + 255) / 256);
-  if (p.tokens > 128 && large >= kTargetBlocks - 32) return launch_shape<T, Shape<128, 256, 4, 1>>(c, x, l, p, 1);
-  const int medium = broad * ((p.tokens + 127) / 128);
-  launch_shape<T, Shape<128, 128, 3, 2>>(c, x, l, p, splits_for(medium, p.depth, 2 * kTargetBlocks));
+  launch_shape<T, Shape<128, 256, 4, 1>>(c, x, l, p, splits_for(large, p.depth, 90, 4));
+}
+
+// Rows [first, first + rows) of a [*, depth] matrix into tiles of 64 x 64, each as the products read it from shared memory
+// (rows of 128 bytes, 16-byte columns permuted by the row), tile after tile along K. Row r of the matrix becomes row
+// place(r). One thread copies 16 bytes.
+__global__ void tile_kernel(const uint4* from, uint4* to, std::int64_t first, std::int64_t rows, int depth,
+                            std::int64_t half) {
+  const int eights = (depth + kDepth - 1) / kDepth * 8;  // 16-byte columns of a row, the last tile padded
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= rows * eights) return;
+  const std::int64_t r = i / eights;
+  const int column = static_cast<int>(i % eights);
+  const std::int64_t row = first + r;
+  const std::int64_t at = half > 0 ? row % half / 8 * 16 + row / half * 8 + row % 8 : row;
+  const uint4 value = column * 8 < depth ? from[r * (depth / 8) + column] : uint4{0, 0, 0, 0};
+  const std::int64_t tile = at / 64 * (eights / 8) + column / 8;
+  to[tile * 512 + at % 64 * 8 + ((column % 8) ^ (at % 8))] = value;
 }
 
 }  // namespace
+
+std::size_t tiled_bytes(std::int64_t rows, std::int64_t depth) {
+  return static_cast<std::size_t>((rows + 63) / 64 * ((depth + kDepth - 1) / kDepth)) * kTileBytes;
+}
+
+void tile_rows(const Context& c, const void* from, void* to, std::int64_t first, std::int64_t rows, std::int64_t depth,
+               std::int64_t half) {
+  const std::int64_t pieces = rows * ((depth + kDepth - 1) / kDepth * 8);
+  if (pieces == 0) return;
+  tile_kernel<<<static_cast<unsigned>((pieces + 255) / 256), 256, 0, c.stream>>>(
+      static_cast<const uint4*>(from), static_cast<uint4*>(to), first, rows, static_cast<int>(depth), half);
+  check_launch("linear");
+}
 
 bool linear_hopper(const Context& c, const device::Linear& op, const View& x, const View* residual,
                    const DenseLinear& l, const View& out) {
@@ -365,6 +413,7 @@ bool linear_hopper(const Context& c, const device::Linear& op, const View& x, co
   product.out_stride = out.stride[0];
   product.epilogue = epilogue_of(op, residual, l);
   product.gated = l.gated;
+  product.tiles = l.tiled ? l.data : nullptr;
   product.floats = floats;
   const auto fits = [](const View& v) {
     return v.stride[0] % 4 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % (4 * core::dtype_size(v.dtype)) == 0;
