@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import anyio
 import numpy as np
 
 import fastllm
@@ -72,29 +73,70 @@ def ttft_ms(model: fastllm.Model, shape: Shape, length: int, rounds: int) -> lis
     return found
 
 
+def throughput(model: fastllm.Model, shape: Shape) -> float:
+    """Output tokens per second of 512 requests at once, 512 tokens in and 256 out."""
+    batch = prompts(shape, 512, 512, seed=7)
+    start = time.perf_counter()
+    done = model.blocking.batch(batch, temperature=0, max_new_tokens=256, ignore_eos=True)
+    return sum(len(c.token_ids) for c in done) / (time.perf_counter() - start)
+
+
+async def consumed(model: fastllm.Model, shape: Shape, count: int) -> float:
+    """Tokens per second that `count` tasks receive, each iterating its own stream in this one process.
+
+    Counted from the moment that every stream has its first token until one of them ends: prefill and tail do not count.
+    """
+    arrived = 0
+    started = anyio.Event()
+    waiting = count
+    first = last = 0.0
+
+    async def read(prompt: list[int]) -> None:
+        nonlocal arrived, waiting, first, last
+        seen = False
+        async for _ in model.stream(prompt, temperature=0, max_new_tokens=STEPS + 1, ignore_eos=True):
+            if not seen:
+                seen = True
+                waiting -= 1
+                if waiting == 0:
+                    first = time.perf_counter()
+                    started.set()
+            elif started.is_set() and not last:
+                arrived += 1
+        last = last or time.perf_counter()
+
+    async with anyio.create_task_group() as group:
+        for prompt in prompts(shape, count, PROMPT, seed=9):
+            group.start_soon(read, prompt)
+    return arrived / (last - first)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="llama3.2-1b")
+    parser.add_argument("--shape", default="llama3.2-1b", help="comma-separated, of " + ", ".join(SHAPES))
     parser.add_argument("--batches", default="1,8,32,128")
     parser.add_argument("--prefill", default="512,2048")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--streams", type=int, default=0, help="also read so many asynchronous streams at once")
+    parser.add_argument("--throughput", action="store_true", help="also 512 requests of 512 tokens in, 256 out")
+    parser.add_argument("--check", type=int, default=16, help="greedy ids to compare with the CPU")
     parser.add_argument("--bandwidth", type=float, default=4.60e12, help="read bandwidth of the GPU, bytes per second")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "fastllm-benchmarks")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(argv)
 
-    shape = SHAPES[options.shape]
+    records = [measure(SHAPES[name], options, argv) for name in options.shape.split(",")]
+    if options.out:
+        options.out.write_text(json.dumps(records, indent=1))
+    return 0 if all(record["shared_ids"] for record in records) else 1
+
+
+def measure(shape: Shape, options: argparse.Namespace, argv: list[str] | None) -> dict[str, Any]:
+    """Checks the ids, then times every row; prints the table as it goes."""
     folder = write_checkpoint(shape, options.folder / shape.name)
     start = time.perf_counter()
     gpu = load(folder, "cuda", max_running=256, max_batch_tokens=8192, prefill_chunk=8192)
     load_s = time.perf_counter() - start
-    cpu = load(folder, "cpu")
-    shared = agreement(gpu, cpu, shape)
-    cpu.close()
-    print(f"greedy ids shared by GPU and CPU, worst of 4 prompts: {shared} of 16", file=sys.stderr)
-    if shared == 0:
-        print("the devices do not compute the same function; nothing is timed", file=sys.stderr)
-        return 1
     floor = shape.step_bytes / options.bandwidth * 1e3
     record: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
@@ -104,25 +146,43 @@ def main(argv: list[str] | None = None) -> int:
         "command": "python -m benchmarks.gpu " + " ".join(argv if argv is not None else sys.argv[1:]),
         "shape": shape.name,
         "load_s": load_s,
-        "shared_ids": shared,
         "floor_ms": floor,
         "decode": {},
         "ttft": {},
     }
-    print(f"\n{shape.name}, bfloat16, {gpu.info.device}; load {load_s:.1f} s; floor of a decode step {floor:.2f} ms\n")
+    cpu = load(folder, "cpu")
+    record["shared_ids"] = agreement(gpu, cpu, shape, options.check)
+    cpu.close()
+    print(f"\n{shape.name}, bfloat16, {gpu.info.device}; load {load_s:.1f} s; floor of a decode step {floor:.2f} ms")
+    print(
+        f"greedy ids shared by GPU and CPU, worst of 4 prompts: {record['shared_ids']} of {options.check}\n", flush=True
+    )
+    if not record["shared_ids"]:
+        print("the devices do not compute the same function; nothing is timed", file=sys.stderr)
+        return record
     print("| row | tok/s | step ms (spread) | share of the floor |\n|---|---|---|---|")
     for batch in (int(b) for b in options.batches.split(",") if b):
         times = decode_ms(gpu, shape, batch, options.rounds)
         record["decode"][batch] = times
         rate, spread = batch / median(times) * 1e3, f"{min(times):.2f} to {max(times):.2f}"
-        print(f"| decode, batch {batch} | {rate:.0f} | {median(times):.3f} ({spread}) | {floor / median(times):.0%} |")
+        print(
+            f"| decode, batch {batch} | {rate:.0f} | {median(times):.3f} ({spread}) | {floor / median(times):.0%} |",
+            flush=True,
+        )
     for length in (int(n) for n in options.prefill.split(",") if n):
         times = ttft_ms(gpu, shape, length, options.rounds)
         record["ttft"][length] = times
-        print(f"| first token after {length} | {length / median(times) * 1e3:.0f} | {median(times):.2f} | |")
-    if options.out:
-        options.out.write_text(json.dumps(record, indent=1))
-    return 0
+        print(
+            f"| first token after {length} | {length / median(times) * 1e3:.0f} | {median(times):.2f} | |", flush=True
+        )
+    if options.streams:
+        record["streams"] = rate = anyio.run(consumed, gpu, shape, options.streams)
+        print(f"| {options.streams} asynchronous streams in one process | {rate:.0f} | | |", flush=True)
+    if options.throughput:
+        record["throughput"] = rate = throughput(gpu, shape)
+        print(f"| 512 requests, 512 in, 256 out | {rate:.0f} | | |", flush=True)
+    gpu.close()
+    return record
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class Shape:
             "intermediate_size": self.ffn,
             "vocab_size": self.vocab,
             "tie_word_embeddings": self.tied,
-            "max_position_embeddings": 8192,
+            "max_position_embeddings": 16384,
             "rms_norm_eps": 1e-6,
             "rope_theta": self.rope_theta,
             "hidden_act": "silu",
@@ -149,16 +149,22 @@ def write_checkpoint(shape: Shape, folder: Path, *, seed: int = 0) -> Path:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     rng = np.random.default_rng(seed)
+    # One block of noise, begun elsewhere for each piece: drawing billions of numbers would take minutes.
+    noise = rng.standard_normal((1 << 24) + (1 << 22), np.float32)
+    scaled: dict[float, np.ndarray[Any, np.dtype[np.uint16]]] = {}
     with open(folder / "model.safetensors", "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for _, dims, std in shape.weights():
             if std == 0.0:
                 file.write(bfloat16_bits(np.ones(dims, np.float32)).tobytes())
                 continue
-            rows = max(1, (1 << 22) // math.prod(dims[1:]))  # keeps the float32 copy small
-            for start in range(0, dims[0], rows):
-                part = (min(rows, dims[0] - start), *dims[1:])
-                file.write(bfloat16_bits(rng.standard_normal(part, np.float32) * np.float32(std)).tobytes())
+            if std not in scaled:
+                scaled[std] = bfloat16_bits(noise * np.float32(std))
+            left = math.prod(dims)
+            while left > 0:
+                at, count = int(rng.integers(1 << 24)), min(left, 1 << 22)
+                file.write(scaled[std][at : at + count].tobytes())
+                left -= count
     (folder / "tokenizer.json").write_text(json.dumps(_byte_tokenizer()))
     done.write_text(json.dumps(shape.config(), indent=1))
     return folder
