@@ -26,7 +26,11 @@ if [[ " ${CXXFLAGS:-} " == *" -march=native "* ]]; then
   exit 1
 fi
 
-# A compiler cache, where there is one, finds its entries again although every build has another prefix.
-export CCACHE_BASEDIR="${CCACHE_BASEDIR:-$(dirname "$PREFIX")}" CCACHE_NOHASHDIR=1 CCACHE_COMPILERCHECK="%compiler% -v"
+# A compiler cache, where there is one, finds its entries again although every build has another prefix and another HOME.
+if command -v ccache >/dev/null; then
+  home="$(eval echo "~$(id -un)")"
+  export CCACHE_DIR="${CCACHE_DIR:-$home/.cache/ccache}" CCACHE_BASEDIR="${CCACHE_BASEDIR:-$(dirname "$PREFIX")}"
+  export CCACHE_NOHASHDIR=1 CCACHE_COMPILERCHECK="%compiler% -v"
+fi
 
 "$PYTHON" -m pip install . -vv --no-deps --no-build-isolation
