@@ -159,7 +159,7 @@ def test_builds_are_told_apart(recipes: dict[str, dict[str, Any]]) -> None:
         # what is linked statically must not become a dependency
         assert recipes[cuda]["build"]["ignore_run_exports_from"] == ["cuda-cudart-dev"]
         # the code's own limit: compute capability 8.0
-        archs = recipes[cuda]["build"]["script"][0]
+        (archs,) = recipes[cuda]["build"]["script_env"]
         assert min(int(number) for number in re.findall(r"(\d+)a?-real", archs)) >= 80
 
 
