@@ -50,4 +50,8 @@ __device__ inline std::uint32_t tile_offset(int row, int column) {
 bool attention_decode(const Context& c, const AttentionCall& call, const RopeKv* rope, core::DType q, core::DType cache,
                       int max_kv);
 
+// Tensor-core prefill for sequences with more than one query (attention_prefill.cu). False as above.
+bool attention_prefill(const Context& c, const AttentionCall& call, core::DType q, core::DType cache, int tokens,
+                       int heads);
+
 }  // namespace fastllm::cuda

@@ -85,6 +85,16 @@ __device__ inline std::uint64_t tile_descriptor(std::uint32_t shared) {
   return static_cast<std::uint64_t>((shared & 0x3ffff) >> 4) | std::uint64_t{1} << 16 | std::uint64_t{64} << 32 |
          std::uint64_t{1} << 62;
 }
+// Describes [rows, N] with N contiguous as the right operand of a product over rows: eight rows of 64 elements to 1024
+// bytes, as above; the next 64 of N begin `next` bytes further.
+__device__ inline std::uint64_t transposed_descriptor(std::uint32_t shared, std::uint32_t next) {
+  return static_cast<std::uint64_t>((shared & 0x3ffff) >> 4) | static_cast<std::uint64_t>(next >> 4) << 16 |
+         std::uint64_t{64} << 32 | std::uint64_t{1} << 62;
+}
+// Makes ordinary stores to shared memory visible to products and the copy engine; a barrier must follow.
+__device__ inline void publish_shared() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 __device__ inline void products_begin() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
@@ -162,6 +172,40 @@ FASTLLM_PRODUCTS(__half, "f16", 256, FASTLLM_REGISTERS256, "%128", "%129", "%130
                  FASTLLM_FLOATS64(64))
 #undef FASTLLM_REGISTERS256
 #undef FASTLLM_PRODUCTS
+
+// The same with the left operand in registers (a[4]: rows l/4 and l/4 + 8, columns 2 (l%4) and + 1, then + 8) and the
+// right one stored as [16, N], N contiguous: as transposed_descriptor describes it.
+template <class T, int N>
+struct ProductsTurned;
+
+#define FASTLLM_PRODUCTS_TURNED(T, NAME, N, REGISTERS, A, B, ...)                                                 \
+  template <>                                                                                                     \
+  struct ProductsTurned<T, N> {                                                                                   \
+    __device__ static void add(float (&d)[N / 2], const std::uint32_t (&a)[4], std::uint64_t b) {                 \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME \
+                   "." NAME " {" REGISTERS "}, {" A "}, " B ", p, 1, 1, 1;\n}"                                    \
+                   : __VA_ARGS__                                                                                  \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                         \
+    }                                                                                                             \
+  };
+#define FASTLLM_REGISTERS64                                                \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+FASTLLM_PRODUCTS_TURNED(__nv_bfloat16, "bf16", 64, FASTLLM_REGISTERS64, "%32, %33, %34, %35", "%36",
+                        FASTLLM_FLOATS16(0), FASTLLM_FLOATS16(16))
+FASTLLM_PRODUCTS_TURNED(__half, "f16", 64, FASTLLM_REGISTERS64, "%32, %33, %34, %35", "%36", FASTLLM_FLOATS16(0),
+                        FASTLLM_FLOATS16(16))
+#undef FASTLLM_REGISTERS64
+#define FASTLLM_REGISTERS128                                                         \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "           \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+FASTLLM_PRODUCTS_TURNED(__nv_bfloat16, "bf16", 128, FASTLLM_REGISTERS128, "%64, %65, %66, %67", "%68",
+                        FASTLLM_FLOATS64(0))
+FASTLLM_PRODUCTS_TURNED(__half, "f16", 128, FASTLLM_REGISTERS128, "%64, %65, %66, %67", "%68", FASTLLM_FLOATS64(0))
+#undef FASTLLM_REGISTERS128
+#undef FASTLLM_PRODUCTS_TURNED
 #undef FASTLLM_FLOATS4
 #undef FASTLLM_FLOATS16
 #undef FASTLLM_FLOATS64

@@ -446,6 +446,8 @@ void attention(const Context& c, const device::Attention& op, const View& q, con
   const bool any_decode = step.tokens == 1 || step.sequences > 1;  // some sequence may have one query
   const bool decoded = !any_decode || attention_decode(c, call, nullptr, q.dtype, layer.dtype, max_kv);
   const int cuts = (call.group + kMaxGroup - 1) / kMaxGroup;
+  const bool prefilled = !any_prefill || attention_prefill(c, call, q.dtype, layer.dtype, step.tokens, heads);
+  if (decoded && prefilled) return;
   dispatch_float(q.dtype, "attention", [&](auto t) {
     dispatch_float(layer.dtype, "attention", [&](auto u) {
       using T = typename decltype(t)::type;
@@ -454,7 +456,7 @@ void attention(const Context& c, const device::Attention& op, const View& q, con
         decode_kernel<T, C><<<dim3(step.sequences, layer.kv_heads * cuts, splits), 128, 0, c.stream>>>(call);
         merge_kernel<T><<<dim3(step.sequences, heads), 128, 0, c.stream>>>(call);
       }
-      if (!any_prefill) return;
+      if (prefilled) return;
       if constexpr (std::is_same_v<T, C> && !std::is_same_v<T, float>) {
         const auto even = [](const View& v) {
           return v.stride[0] % 2 == 0 && v.stride[1] % 2 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 4 == 0;

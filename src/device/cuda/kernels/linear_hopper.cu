@@ -15,6 +15,7 @@
 #include "device/cuda/hopper.cuh"
 #include "device/cuda/launch.h"
 #include "device/cuda/mma.cuh"
+#include "device/cuda/tensor_map.h"
 
 namespace fastllm::cuda {
 namespace {
@@ -296,48 +297,14 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
 #endif
 }
 
-using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
-
-EncodeTiled encode_tiled() {
-  static const EncodeTiled found = [] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult result{};
-    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result),
-          "linear");
-    return reinterpret_cast<EncodeTiled>(function);
-  }();
-  return found;
-}
-
-// Boxes of `box` rows by 64 columns of a [rows, columns] matrix of 16-bit elements, swizzled by 128 bytes.
-CUtensorMap map_of(core::DType dtype, const void* data, std::int64_t rows, std::int64_t columns, std::int64_t stride,
-                   int box) {
-  CUtensorMap map{};
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(stride) * 2};
-  const cuuint32_t boxes[2] = {kDepth, static_cast<cuuint32_t>(box)};
-  const cuuint32_t steps[2] = {1, 1};
-  const EncodeTiled encode = encode_tiled();
-  const CUresult status =
-      encode ? encode(&map,
-                      dtype == core::DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-                      2, const_cast<void*>(data), sizes, strides, boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
-             : CUDA_ERROR_NOT_FOUND;
-  if (status != CUDA_SUCCESS)
-    core::fail(core::ErrorCode::internal, core::cat("[linear] a tensor map of [", rows, ", ", columns,
-                                                    "] was refused with code ", static_cast<int>(status), "."));
-  return map;
-}
-
 template <class T, class S>
 void launch_shape(const Context& c, const View& x, const DenseLinear& l, const Product& product, int splits) {
   static const cudaError_t allowed =
       cudaFuncSetAttribute(hopper_kernel<T, S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kShared);
   check(allowed, "linear");
   const CUtensorMap w_map =
-      l.tiled ? CUtensorMap{} : map_of(l.dtype, l.data, product.rows, product.depth, product.depth, S::kRows);
-  const CUtensorMap x_map = map_of(x.dtype, x.data, product.tokens, product.depth, x.stride[0], S::kTokens);
+      l.tiled ? CUtensorMap{} : tensor_map(l.dtype, l.data, product.rows, product.depth, product.depth, S::kRows);
+  const CUtensorMap x_map = tensor_map(x.dtype, x.data, product.tokens, product.depth, x.stride[0], S::kTokens);
   const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>((product.tokens + S::kTokens - 1) / S::kTokens),
                   static_cast<unsigned>((product.rows + S::kRows - 1) / S::kRows));
   launch(c, hopper_kernel<T, S>, grid, S::kThreads, S::kShared, splits, w_map, x_map, product);
