@@ -10,12 +10,6 @@ namespace fastllm::sampling {
 
 namespace {
 
-bool has_processors(const History& history, const SamplingParams& params, const Constraint* constraint) {
-  return constraint != nullptr || !params.logit_bias.empty() || params.repetition_penalty != 1.0f ||
-         params.presence_penalty != 0.0f || params.frequency_penalty != 0.0f || params.no_repeat_ngram > 0 ||
-         !params.bad_words.empty() || history.generated() < static_cast<std::size_t>(params.min_new_tokens);
-}
-
 void apply_mask(std::span<float> logits, std::span<const std::uint32_t> mask) {
   for (std::size_t i = 0; i < logits.size(); ++i) {
     const bool allowed = i / 32 < mask.size() && (mask[i / 32] >> (i % 32) & 1) != 0;
@@ -25,15 +19,35 @@ void apply_mask(std::span<float> logits, std::span<const std::uint32_t> mask) {
 
 }  // namespace
 
+bool has_processors(const History& history, const SamplingParams& params, const Constraint* constraint) {
+  return constraint != nullptr || !params.logit_bias.empty() || params.repetition_penalty != 1.0f ||
+         params.presence_penalty != 0.0f || params.frequency_penalty != 0.0f || params.no_repeat_ngram > 0 ||
+         !params.bad_words.empty() || history.generated() < static_cast<std::size_t>(params.min_new_tokens);
+}
+
+void fail_not_finite(std::size_t position, bool nan) {
+  core::fail(core::ErrorCode::internal,
+             core::cat("[sample] the logits of token ", position, " hold ", nan ? "NaN" : "+inf", "."),
+             "An activation overflowed or the weights are damaged: try dtype \"float32\", and check the checkpoint.");
+}
+
+void fail_nothing_left(std::size_t position, bool processed, std::size_t vocab) {
+  if (!processed) {
+    core::fail(core::ErrorCode::internal, "[sample] every logit is -inf.",
+               "The weights are damaged: check the checkpoint.");
+  }
+  core::fail(core::ErrorCode::invalid_config,
+             core::cat("[sample] logit_bias, bad_words, no_repeat_ngram and min_new_tokens leave none of ", vocab,
+                       " tokens for position ", position, "."),
+             "Loosen one of them.");
+}
+
 Chain::Chain(int vocab_size) : vocab_(static_cast<std::size_t>(vocab_size)), counts_(vocab_) {}
 
 Extremes Chain::checked(std::span<const float> logits, const History& history) const {
   const Extremes found = extremes(logits);
   if (found.has_nan || found.max == std::numeric_limits<float>::infinity()) {
-    core::fail(core::ErrorCode::internal,
-               core::cat("[sample] the logits of token ", history.tokens.size(), " hold ",
-                         found.has_nan ? "NaN" : "+inf", "."),
-               "An activation overflowed or the weights are damaged: try dtype \"float32\", and check the checkpoint.");
+    fail_not_finite(history.tokens.size(), found.has_nan);
   }
   return found;
 }
@@ -77,11 +91,10 @@ void Chain::sample(std::span<const float> logits, const History& history, const 
 
   const bool greedy = params.temperature <= 0.0f;
   const bool processed = has_processors(history, params, constraint);
+  if (!processed && raw.max == -std::numeric_limits<float>::infinity()) {
+    fail_nothing_left(history.tokens.size(), processed, vocab_);
+  }
   if (greedy && !processed && !sampled_wanted) {
-    if (raw.max == -std::numeric_limits<float>::infinity()) {
-      core::fail(core::ErrorCode::internal, "[sample] every logit is -inf.",
-                 "The weights are damaged: check the checkpoint.");
-    }
     out.id = raw.argmax;
     if (raw_wanted) out.logprob = static_cast<float>(static_cast<double>(raw.max) - log_sum);
     return;
@@ -94,10 +107,7 @@ void Chain::sample(std::span<const float> logits, const History& history, const 
     process(history, params, constraint);
     now = extremes(candidates_.logits);
     if (now.max == -std::numeric_limits<float>::infinity() || now.has_nan) {
-      core::fail(core::ErrorCode::invalid_config,
-                 core::cat("[sample] logit_bias, bad_words, no_repeat_ngram and min_new_tokens leave none of ", vocab_,
-                           " tokens for position ", history.tokens.size(), "."),
-                 "Loosen one of them.");
+      fail_nothing_left(history.tokens.size(), processed, vocab_);
     }
   }
 

@@ -31,6 +31,14 @@ struct RowLogprob {  // of a token that was given, not drawn: prompt_logprobs, s
   std::vector<TopLogprob> top;
 };
 
+// What a row that cannot be sampled throws. `position`: of the token, from the start of the prompt.
+[[noreturn]] void fail_not_finite(std::size_t position, bool nan);  // Error(internal)
+// Error(invalid_config) where the request's own parameters banned everything, else Error(internal).
+[[noreturn]] void fail_nothing_left(std::size_t position, bool processed, std::size_t vocab);
+
+// Whether any stage changes logits before the choice.
+bool has_processors(const History& history, const SamplingParams& params, const Constraint* constraint = nullptr);
+
 class Chain {
  public:
   explicit Chain(int vocab_size);
