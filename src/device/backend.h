@@ -14,6 +14,7 @@
 
 #include "core/tensor.h"
 #include "device/op.h"
+#include "device/sample.h"
 #include "device/step.h"
 
 namespace fastllm::device {
@@ -96,6 +97,10 @@ class Backend {
   virtual bool can_record() const { return false; }
   virtual void begin_recording() {}
   virtual std::unique_ptr<Recording> end_recording() { return nullptr; }
+
+  // Samples logits where they lie, for one model's steps; null: the host does. Then steps may be staged while earlier
+  // ones still run, two ahead of what collect() has seen.
+  virtual std::unique_ptr<Sampler> make_sampler(int /*vocab*/, int /*max_rows*/) { return nullptr; }
 
   // Runs one op. `step` may be null for ops that need none. Shapes were checked by graph/infer; backends check only
   // what they alone know (dtype support). Returns when queued (GPU) or done (CPU).

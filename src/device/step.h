@@ -29,7 +29,7 @@ struct StepView {
   int max_kv_len = 0;     // no kv_len of the step is larger; rounded up, so that launch sizes change seldom
   int block_tokens = 16;  // tokens in a cache block
 
-  const std::int32_t* token_ids = nullptr;      // [T]
+  const std::int32_t* token_ids = nullptr;      // [T]; of asynchronous steps see engine/step_model.h
   const std::int32_t* positions = nullptr;      // [T] position of the token in its sequence
   const std::int32_t* sequence_of = nullptr;    // [T] index of the token's sequence in this step
   const std::int32_t* query_start = nullptr;    // [S + 1] first token of each sequence

@@ -77,13 +77,18 @@ struct Engine::Active : Sequence {
   Clock::time_point first_scheduled{}, first_token{};
   std::variant<std::monostate, std::string, std::int32_t> stop;  // what ended the text
   int steps = 0;
+  int in_flight = 0;  // launched steps that hold a pointer to it
   bool started = false;  // it was in a step, so cancel() leaves its end to the step thread
   bool prompt_ready = false;
   bool ended = false;
 };
 
 Engine::Engine(std::shared_ptr<StepModel> model, std::shared_ptr<const Vocab> vocab, const EngineConfig& config)
-    : model_(std::move(model)), vocab_(std::move(vocab)), config_(config), fork_generation_(fork_counter().load()) {
+    : model_(std::move(model)),
+      vocab_(std::move(vocab)),
+      config_(config),
+      fork_generation_(fork_counter().load()),
+      rows_(model_->vocab_size()) {
   watch_forks();
   check_config(config_);
   if (const auto& backend = model_->backend();
@@ -325,6 +330,11 @@ void Engine::loop() {
       die("an exception of unknown type");
     }
   }
+  try {
+    for (; launched_count_ > 0; --launched_count_) model_->collect(results_);  // leave the device idle
+  } catch (const std::exception&) {  // nobody waits for it any more
+  }
+  forget_launched();
   for (const auto& active : actives_) end(*active, FinishReason::cancelled);
   flush();
   publish_stats();
@@ -363,6 +373,10 @@ bool Engine::collect() {
     active->priority = spec.priority;
     active->prompt_tokens = static_cast<int>(spec.prompt.size());
     active->all_rows = active->request->all_rows();
+    active->most_tokens = token_limit_;
+    if (spec.params.max_new_tokens > 0) {
+      active->most_tokens = std::min(active->most_tokens, active->prompt_tokens + spec.params.max_new_tokens);
+    }
     const int output = spec.params.max_new_tokens < 0 ? 1024 : std::min(spec.params.max_new_tokens, 1024);
     active->tokens.reserve(spec.prompt.size() + at(output));
     active->tokens = spec.prompt;
@@ -446,28 +460,157 @@ bool Engine::plan_step() {
   return !work_.empty();
 }
 
+// Runs or launches a step, and finishes the one launched before. False: there is nothing to do.
 bool Engine::run_step() {
-  if (is_dead_ || !plan_step()) return false;
-  sync_states();
-  publish_stats();
-  const auto start = Clock::now();
-  std::span<float> logits;
+  if (is_dead_) return false;
+  const bool planned = plan_step();
+  if (!planned && launched_count_ == 0) return false;
   try {
-    std::string fault;
-    {
-      const std::lock_guard lock(mutex_);
-      fault.swap(fault_);
+    if (!planned) {
+      finish_step();
+      return true;
     }
-    if (!fault.empty()) core::fail(core::ErrorCode::device_lost, core::cat("[engine] ", fault));
-    logits = runner_->run(work_);
+    sync_states();
+    publish_stats();
+    throw_fault();
+    if (!needs_host()) {
+      launch_step();
+      return true;
+    }
+    if (launched_count_ > 0) {
+      finish_step();
+      std::erase_if(work_, [](const Work& work) { return static_cast<const Active&>(*work.sequence).ended; });
+    }
+    if (!work_.empty()) run_here();
   } catch (const std::exception& error) {
     die(error.what());
-    return true;
   } catch (...) {
     die("an exception of unknown type");
-    return true;
   }
+  return true;
+}
 
+void Engine::throw_fault() {
+  std::string fault;
+  {
+    const std::lock_guard lock(mutex_);
+    fault.swap(fault_);
+  }
+  if (!fault.empty()) core::fail(core::ErrorCode::device_lost, core::cat("[engine] ", fault));
+}
+
+// Whether logits of this step must come to the host.
+bool Engine::needs_host() const {
+  if (!model_->asynchronous()) return true;
+  return std::ranges::any_of(work_, [](const Work& work) {
+    const auto& active = static_cast<const Active&>(*work.sequence);
+    return (active.all_rows && active.rows_done < active.prompt_tokens) ||
+           !sampling::fits_device(active.request->spec.params);
+  });
+}
+
+void Engine::launch_step() {
+  const std::size_t index = (oldest_ + launched_count_) % launched_.size();
+  Launched& step = launched_[index];
+  step.flights.clear();
+  step.start = Clock::now();
+  runner_->launch(work_);
+  ++launched_count_;
+  scheduler_->advance();
+  bool late = false;
+  for (const Work& work : work_) {
+    auto& active = static_cast<Active&>(*work.sequence);
+    ++active.in_flight;
+    const int end_of_chunk = work.start + work.count;
+    const int prompt_tokens = std::min(end_of_chunk, active.prompt_tokens) - std::min(work.start, active.prompt_tokens);
+    step.flights.push_back({&active, prompt_tokens, work.samples, active.size()});
+    late = late || (work.samples && active.unknown > 0 && sampling::needs_history(active.request->spec.params));
+  }
+  if (!late) sample_step(index, late);
+  int row = 0;
+  for (const Flight& flight : step.flights) {
+    if (!flight.samples) continue;
+    Active& active = *flight.active;
+    active.row = row++;
+    if (active.request->spec.params.max_new_tokens == 0) continue;
+    active.tokens.push_back(-1);
+    ++active.unknown;
+  }
+  if (launched_count_ > 1) finish_step();
+  if (late) sample_step(index, late);  // what it depends on is known now, and the device still at work on the logits
+}
+
+// Queues the sampling of the step launched last.
+void Engine::sample_step(std::size_t index, bool late) {
+  rows_.clear();
+  for (const Flight& flight : launched_[index].flights) {
+    if (!flight.samples) continue;
+    const Active& active = *flight.active;
+    const sampling::SamplingParams& params = active.request->spec.params;
+    if (params.max_new_tokens == 0 || (late && active.ended)) {
+      rows_.add_unused();
+      continue;
+    }
+    rows_.add({std::span<const std::int32_t>(active.tokens).first(at(flight.token)), at(active.prompt_tokens)}, params);
+  }
+  model_->sample(rows_.call());
+}
+
+// Reads the oldest launched step.
+void Engine::finish_step() {
+  Launched& step = launched_[oldest_];
+  model_->collect(results_);
+  now_ = Clock::now();
+  int written = 0;
+  std::size_t row = 0;
+  for (const Flight& flight : step.flights) {
+    Active& active = *flight.active;
+    --active.in_flight;
+    const device::SampledRow* result = flight.samples ? &results_.at(row++) : nullptr;
+    counters_.prompt_tokens += static_cast<std::uint64_t>(flight.prompt_tokens);
+    if (active.ended) {
+      any_ended_ = true;  // it may go now
+      continue;
+    }
+    ++active.steps;
+    if (result == nullptr) continue;
+    const sampling::SamplingParams& params = active.request->spec.params;
+    if (params.max_new_tokens == 0) {
+      end(active, FinishReason::length);
+      continue;
+    }
+    try {
+      sampling::take(*result,
+                     {std::span<const std::int32_t>(active.tokens).first(at(flight.token)), at(active.prompt_tokens)},
+                     params, model_->vocab_size(), sampled_);
+    } catch (const core::Error& error) {
+      end_with_error(active, core::error_code_name(error.code()), error.what(), error.hint(), "");
+      continue;
+    }
+    accept_token(active, sampled_, flight.token);
+    ++written;
+  }
+  step.flights.clear();
+  oldest_ = (oldest_ + 1) % launched_.size();
+  --launched_count_;
+  count_step(std::max(step.start, last_finish_), written);
+  last_finish_ = now_;
+  flush();
+}
+
+void Engine::forget_launched() {
+  for (Launched& step : launched_) {
+    for (const Flight& flight : step.flights) --flight.active->in_flight;
+    step.flights.clear();
+  }
+  launched_count_ = 0;
+  any_ended_ = true;
+}
+
+// A step on logits in host memory, to its end.
+void Engine::run_here() {
+  const auto start = Clock::now();
+  const std::span<float> logits = runner_->run(work_);
   for (std::size_t i = 0, row = 0; i < work_.size(); ++i) {
     auto& active = static_cast<Active&>(*work_[i].sequence);
     ++active.steps;
@@ -509,11 +652,15 @@ bool Engine::run_step() {
                      "");
       continue;
     }
-    accept_token(*draw.active, draw.sampled);
+    accept_token(*draw.active, draw.sampled, draw.active->size());
     ++written;
   }
+  count_step(start, written);
+  flush();
+}
 
-  // Counted before the news goes out: who reads a token finds its step in stats().
+// Counted before the news goes out: who reads a token finds its step in stats().
+void Engine::count_step(Clock::time_point start, int written) {
   const auto stop = Clock::now();
   step_ms_.add(seconds_between(start, stop) * 1e3);
   ++counters_.steps;
@@ -524,8 +671,6 @@ bool Engine::run_step() {
     snapshot_.steps = counters_.steps;
     snapshot_.generated_tokens = counters_.generated_tokens;
   }
-  flush();
-  return true;
 }
 
 // Logits of prompt positions, for Request::logits and prompt_logprobs. `row` is the first row of this piece of work.
@@ -574,12 +719,18 @@ void Engine::sample_rows() {
   });
 }
 
-void Engine::accept_token(Active& active, const sampling::Sampled& sampled) {
+// `place`: of the token in its sequence. Later ones may be under way already.
+void Engine::accept_token(Active& active, const sampling::Sampled& sampled, int place) {
   const sampling::SamplingParams& params = active.request->spec.params;
   const std::int32_t id = sampled.id;
-  const int index = active.generated();
+  const int index = place - active.prompt_tokens;
   const int written = index + 1;
-  active.tokens.push_back(id);
+  if (place < active.size()) {
+    active.tokens[at(place)] = id;
+    --active.unknown;
+  } else {
+    active.tokens.push_back(id);
+  }
   if (index == 0) active.first_token = now_;
 
   const auto holds = [id](const std::vector<std::int32_t>& ids) { return std::ranges::find(ids, id) != ids.end(); };
@@ -598,7 +749,7 @@ void Engine::accept_token(Active& active, const sampling::Sampled& sampled) {
     if (piece_.stopped) {
       ended = true;
       active.stop = params.stop[at(active.detokenizer.matched())];
-    } else if ((params.max_new_tokens >= 0 && written >= params.max_new_tokens) || active.size() >= token_limit_) {
+    } else if ((params.max_new_tokens >= 0 && written >= params.max_new_tokens) || place + 1 >= token_limit_) {
       ended = true;
       reason = FinishReason::length;
       active.detokenizer.finish(piece_);
@@ -618,7 +769,11 @@ void Engine::accept_token(Active& active, const sampling::Sampled& sampled) {
   token.logprob = sampled.logprob;
   token.top = sampled.top;
   token.time_s = seconds_between(active.request->submitted, now_);
-  if (ended) end(active, reason, &delivery);
+  if (ended) {
+    end(active, reason, &delivery);
+  } else {
+    scheduler_->settle(active);
+  }
 }
 
 // Ends a request: blocks and slot go back now, the news goes out with the next flush(). `with`: the delivery of its
@@ -628,6 +783,8 @@ void Engine::end(Active& active, FinishReason reason, Delivery* with) {
   active.ended = true;
   any_ended_ = true;
   scheduler_->remove(&active);
+  active.tokens.resize(at(active.known()));  // what is still under way for it was for nothing
+  active.unknown = 0;
   Request& request = *active.request;
   if (request.leave_fresh(Request::Phase::ended)) {
     fresh_.fetch_sub(1);
@@ -684,7 +841,7 @@ void Engine::flush() {
   deliveries_.clear();
   if (!any_ended_) return;
   any_ended_ = false;
-  std::erase_if(actives_, [](const auto& active) { return active->ended; });
+  std::erase_if(actives_, [](const auto& active) { return active->ended && active->in_flight == 0; });
 }
 
 // Every request, present and future, fails from now on. The thread stays to answer those that are on their way in.
@@ -695,6 +852,7 @@ void Engine::die(const std::string& cause) {
     cause_ = dead_;
   }
   is_dead_ = true;
+  forget_launched();
   refresh_actives();
 }
 

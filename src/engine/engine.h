@@ -3,12 +3,17 @@
 // the hub; the step thread alone touches the model, the cache and the scheduler. It knows nothing of Python and waits
 // for no reader.
 //
+// A model whose device samples by itself runs asynchronously: step n + 1 is launched before the tokens of step n are
+// read, with the newest token of each sequence still on the device. What ended with n then was in n + 1 for nothing, and
+// nobody sees it. Requests that the device cannot sample, or that want logits of the prompt, make their steps wait.
+//
 // Thread-safe throughout. No lock is held during a step, so stats(), submit() and cancel() return at once whatever the
 // model does.
 //
 // fork(): threads and devices do not survive it. In the child every call fails with forked_process and nothing is
 // destroyed that a vanished thread might hold; see forked().
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <memory>
@@ -30,6 +35,7 @@
 #include "engine/step_model.h"
 #include "engine/vocab.h"
 #include "kv/prefix_cache.h"
+#include "sampling/device_rows.h"
 
 namespace fastllm::engine {
 
@@ -115,9 +121,17 @@ class Engine {
   void sleep();
   bool plan_step();
   bool run_step();
+  bool needs_host() const;
+  void throw_fault();
+  void run_here();
+  void launch_step();
+  void sample_step(std::size_t index, bool late);
+  void finish_step();
+  void forget_launched();
+  void count_step(Clock::time_point start, int written);
   void take_prompt_rows(Active& active, const Work& work, std::span<const float> logits, std::size_t row);
   void sample_rows();
-  void accept_token(Active& active, const sampling::Sampled& sampled);
+  void accept_token(Active& active, const sampling::Sampled& sampled, int place);
   void end(Active& active, FinishReason reason, Delivery* with = nullptr);
   void end_with_error(Active& active, const std::string& code, const std::string& message, const std::string& hint,
                       const std::string& cause);
@@ -171,6 +185,22 @@ class Engine {
   std::unique_ptr<core::ThreadPool> pool_;                // made when a step first has enough to sample
   std::vector<Draw> draws_;
   std::size_t draw_count_ = 0;                            // of draws_, in use
+  struct Flight {  // a sequence's share of a launched step
+    Active* active = nullptr;
+    int prompt_tokens = 0;  // of the prompt, run in this step
+    bool samples = false;
+    int token = 0;          // which token of the sequence is drawn
+  };
+  struct Launched {
+    std::vector<Flight> flights;
+    Clock::time_point start{};
+  };
+  std::array<Launched, 2> launched_;  // a ring
+  std::size_t oldest_ = 0;
+  std::size_t launched_count_ = 0;    // launched and not finished
+  sampling::DeviceRows rows_;
+  std::vector<device::SampledRow> results_;
+  sampling::Sampled sampled_;
   std::vector<std::unique_ptr<Active>> actives_;
   std::vector<std::shared_ptr<Request>> arriving_;
   std::vector<Work> work_;
@@ -179,7 +209,8 @@ class Engine {
   Detokenizer::Piece piece_;
   MeanMeter step_ms_;
   EngineStats counters_;
-  Clock::time_point now_{};             // end of this step's model run
+  Clock::time_point now_{};             // when this step's logits or tokens were there
+  Clock::time_point last_finish_{};     // of an asynchronous step
   int requeued_ = 0;
   std::string cause_;                   // a copy of dead_
 };

@@ -55,7 +55,7 @@ Runner::Runner(std::shared_ptr<StepModel> model, const StepLimits& limits, int b
   selected_rows_.resize(at(limits.max_rows));
 }
 
-std::span<float> Runner::run(std::span<const Work> work) {
+device::StepView Runner::lay_out(std::span<const Work> work) {
   int tokens = 0;
   int rows = 0;
   for (std::size_t s = 0; s < work.size(); ++s) {
@@ -68,7 +68,8 @@ std::span<float> Runner::run(std::span<const Work> work) {
     std::ranges::copy(sequence.blocks, block_table_.begin() + static_cast<std::ptrdiff_t>(s * at(max_blocks_)));
     for (int position = piece.start; position < end; ++position, ++tokens) {
       const std::size_t t = at(tokens);
-      token_ids_[t] = sequence.tokens[at(position)];
+      const bool known = position < sequence.known();
+      token_ids_[t] = known ? sequence.tokens[at(position)] : -1 - sequence.row;
       positions_[t] = position;
       sequence_of_[t] = static_cast<std::int32_t>(s);
       slots_[t] =
@@ -95,7 +96,15 @@ std::span<float> Runner::run(std::span<const Work> work) {
   step.block_table = block_table_.data();
   step.selected_rows = selected_rows_.data();
   step.kv = kv_;
-  return model_->run(step);
+  return step;
+}
+
+std::span<float> Runner::run(std::span<const Work> work) {
+  return model_->run(lay_out(work));
+}
+
+void Runner::launch(std::span<const Work> work) {
+  model_->launch(lay_out(work));
 }
 
 }  // namespace fastllm::engine

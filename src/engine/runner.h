@@ -22,10 +22,14 @@ class Runner {
 
   // logits [R, vocab]: the rows of the first piece of work, then of the second ... Valid until the next call.
   std::span<float> run(std::span<const Work> work);
+  // Queues the step of an asynchronous model; see StepModel::launch().
+  void launch(std::span<const Work> work);
 
   std::size_t kv_bytes() const { return kv_bytes_; }
 
  private:
+  device::StepView lay_out(std::span<const Work> work);
+
   std::shared_ptr<StepModel> model_;
   int block_tokens_;
   int max_blocks_;  // columns of the block table: the longest sequence's

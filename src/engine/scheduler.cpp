@@ -177,7 +177,7 @@ void Scheduler::unplan(const Sequence* sequence) {
 void Scheduler::sort_out_parked() {
   for (std::size_t i = 0; i < running_.size();) {
     Sequence* sequence = running_[i];
-    if (sequence->runnable()) {
+    if (sequence->runnable() || sequence->complete()) {
       ++i;
       continue;
     }
@@ -199,7 +199,7 @@ void Scheduler::sort_out_parked() {
 void Scheduler::schedule_running(bool decodes) {
   for (std::size_t i = 0; i < running_.size(); ++i) {
     Sequence* sequence = running_[i];
-    if ((sequence->remaining() == 1) != decodes) continue;
+    if ((sequence->remaining() == 1) != decodes || sequence->complete()) continue;
     int count = std::min({sequence->remaining(), chunk_limit(*sequence), tokens_left_});
     if (sequence->all_rows) count = std::min(count, rows_left_);
     if (count < 1 || rows_left_ < 1) continue;
@@ -285,20 +285,29 @@ void Scheduler::advance() {
     if (sequence.all_rows)
       sequence.rows_done = std::max(sequence.rows_done, std::min(sequence.computed, sequence.prompt_tokens));
     if (sequence.state == SequenceState::prefill && sequence.remaining() == 0) sequence.state = SequenceState::running;
-    if (before == sequence.computed || !cache_.enabled()) continue;
-    if (sequence.published == 0) sequence.parent = kv::PrefixCache::root(sequence.adapter);
-    const int bt = cache_.block_tokens();
-    while ((sequence.published + 1) * bt <= sequence.computed) {
-      const int end = (sequence.published + 1) * bt;
-      if (config_.rope_threshold > 0 && rope_length(sequence, end) > config_.rope_threshold) break;
-      sequence.parent = cache_.publish(sequence.parent,
-                                       std::span<const std::int32_t>(sequence.tokens)
-                                           .subspan(static_cast<std::size_t>(end - bt), static_cast<std::size_t>(bt)),
-                                       sequence.blocks[static_cast<std::size_t>(sequence.published)]);
-      ++sequence.published;
-    }
+    if (before != sequence.computed) publish(sequence);
   }
   work_.clear();
+}
+
+void Scheduler::settle(Sequence& sequence) {
+  if (sequence.state != SequenceState::done && !sequence.blocks.empty()) publish(sequence);
+}
+
+// Full blocks whose keys are in the cache, or will be before any later step runs, and whose tokens are known.
+void Scheduler::publish(Sequence& sequence) {
+  if (!cache_.enabled()) return;
+  if (sequence.published == 0) sequence.parent = kv::PrefixCache::root(sequence.adapter);
+  const int bt = cache_.block_tokens();
+  while ((sequence.published + 1) * bt <= std::min(sequence.computed, sequence.known())) {
+    const int end = (sequence.published + 1) * bt;
+    if (config_.rope_threshold > 0 && rope_length(sequence, end) > config_.rope_threshold) break;
+    sequence.parent = cache_.publish(sequence.parent,
+                                     std::span<const std::int32_t>(sequence.tokens)
+                                         .subspan(static_cast<std::size_t>(end - bt), static_cast<std::size_t>(bt)),
+                                     sequence.blocks[static_cast<std::size_t>(sequence.published)]);
+    ++sequence.published;
+  }
 }
 
 int Scheduler::prefilling() const {

@@ -19,6 +19,9 @@
 //
 // Parking. A sequence whose reader is `lookahead` tokens behind leaves the batch and its slot, and keeps its blocks
 // while nobody needs them. A sequence with lookahead 0 does not start before its first token is wanted.
+//
+// Steps may be planned one ahead of what is known: the newest token of a sequence is then counted and has blocks, but is
+// published to nobody. Such a sequence ran in the step before, so it is never one that has to compute its tokens again.
 
 #include <algorithm>
 #include <cstdint>
@@ -61,8 +64,11 @@ class Scheduler {
 
   // The next step; empty when nobody can run. Valid until the next call. Decodes lie before prefill chunks.
   std::span<const Work> next();
-  // The step of the last next() ran: its keys are in the cache. Call before new tokens are appended.
+  // The step of the last next() ran, or was launched: its keys are in the cache for every later step. Call before new
+  // tokens are appended.
   void advance();
+  // Tokens of the sequence that were unknown are known now.
+  void settle(Sequence& sequence);
 
   // kv_len and rope_len as StepView wants them.
   static int rope_length(const Sequence& sequence, int kv_length) {
@@ -88,6 +94,7 @@ class Scheduler {
   void enqueue(Sequence* sequence);
   void plan(Sequence& sequence, int count);
   void unplan(const Sequence* sequence);
+  void publish(Sequence& sequence);
   void sort_out_parked();
   void schedule_running(bool decodes);
   void admit();

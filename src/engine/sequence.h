@@ -21,6 +21,13 @@ struct Sequence {
   bool all_rows = false;  // logits of every prompt position are wanted (prompt_logprobs, keep_logits): no prefix reuse
 
   std::vector<std::int32_t> tokens;  // prompt, then output; the engine appends
+  // Of those, how many at the end are drawn but not known yet: in steps that were launched and not collected. Their
+  // entries are negative. Everything that counts tokens counts them.
+  int unknown = 0;
+  int row = 0;  // where the step launched last draws the newest of them
+
+  // With so many tokens it ends, whatever they are.
+  int most_tokens = std::numeric_limits<int>::max();
 
   // How many output tokens its reader allows by now (want + lookahead). At the mark it is parked.
   std::int64_t allowed = std::numeric_limits<std::int64_t>::max();
@@ -40,7 +47,9 @@ struct Sequence {
   int size() const { return static_cast<int>(tokens.size()); }
   int generated() const { return size() - prompt_tokens; }
   int remaining() const { return size() - computed; }  // tokens to run before the next can be sampled
+  int known() const { return size() - unknown; }
   bool runnable() const { return generated() < allowed; }
+  bool complete() const { return unknown > 0 && size() >= most_tokens; }  // it only waits to be told its last token
 };
 
 }  // namespace fastllm::engine

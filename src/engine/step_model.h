@@ -11,6 +11,7 @@
 
 #include "core/dtype.h"
 #include "device/backend.h"
+#include "device/sample.h"
 #include "device/step.h"
 
 namespace fastllm::engine {
@@ -40,10 +41,24 @@ class StepModel {
   virtual std::span<const KvSpec> kv_layers() const = 0;
   virtual const std::shared_ptr<device::Backend>& backend() const = 0;
   virtual std::size_t weight_bytes() const = 0;
-  virtual void reserve(const StepLimits& limits) = 0;  // allocates all a step needs; run() allocates nothing after it
+  virtual void reserve(const StepLimits& limits) = 0;  // allocates all a step needs; no step allocates after it
 
   // logits [R, vocab] float32 in host memory, valid until the next call. May throw core::Error.
+  // Not while a launched step is uncollected.
   virtual std::span<float> run(const device::StepView& step) = 0;
+
+  // Steps without waiting, for models whose device samples by itself (known after reserve()):
+  //
+  //   launch(step)    queues a step. A token id below 0, -1 - r, is the one that row r of the sample() before drew.
+  //   sample(call)    queues the sampling of the rows of the launched step, one SampleRow each.
+  //   collect(out)    waits for the oldest step that was sampled and not collected.
+  //
+  // Each launch() is followed by its sample(); at most two steps are launched and uncollected. All may throw
+  // core::Error.
+  virtual bool asynchronous() const { return false; }
+  virtual void launch(const device::StepView& /*step*/) {}
+  virtual void sample(const device::SampleCall& /*call*/) {}
+  virtual void collect(std::vector<device::SampledRow>& /*out*/) {}
 };
 
 }  // namespace fastllm::engine

@@ -326,7 +326,7 @@ void Program::build_instructions() {
     const std::size_t middle = views_.size();
     for (int id : node.outputs) {
       const View* added = add_view(id);
-      if (id == graph_.output) logits_ = static_cast<const float*>(added->data);
+      if (id == graph_.output) logits_ = static_cast<float*>(added->data);
     }
     Instruction instruction{&std::get<device::Op>(node.op), std::span(views_).subspan(begin, middle - begin),
                             std::span(views_).subspan(middle, views_.size() - middle), packed_[i].get(), false};
@@ -339,35 +339,63 @@ void Program::build_instructions() {
     std::fill_n(static_cast<float*>(host_logits_->data()), count, 0.0f);
   }
   replays_.clear();  // they hold addresses of the old arena
+  sampler_ = backend_->make_sampler(vocab_size_, std::min(limits_.max_rows, limits_.max_sequences));
+}
+
+void Program::check_step(const device::StepView& step) const {
+  if (step.tokens > limits_.max_tokens || step.rows > limits_.max_rows || step.sequences > limits_.max_sequences)
+    fail(ErrorCode::internal, cat("[program] a step of ", step.tokens, " tokens, ", step.rows, " rows, ",
+                                  step.sequences, " sequences, but reserved were ", limits_.max_tokens, ", ",
+                                  limits_.max_rows, ", ", limits_.max_sequences, "."));
+  if (step.kv.size() != kv_layers_.size())
+    fail(ErrorCode::internal, cat("[program] the step brings the caches of ", step.kv.size(),
+                                  " layers, but the model has ", kv_layers_.size(), "."));
+}
+
+device::StepView Program::start(const device::StepView& host_step) {
+  const device::StepView step = backend_->stage(host_step);
+  // Views are not const-correct: kernels only read their inputs.
+  auto* ids = const_cast<std::int32_t*>(step.token_ids);
+  if (sampler_ &&
+      std::any_of(host_step.token_ids, host_step.token_ids + host_step.tokens, [](std::int32_t id) { return id < 0; }))
+    sampler_->fill_ids(ids, step.tokens);
+  for (View* view : token_views_) view->shape[0] = step.tokens;
+  for (View* view : row_views_) view->shape[0] = step.rows;
+  for (View* view : id_views_) view->data = ids;
+  for (View* view : position_views_) view->data = const_cast<std::int32_t*>(step.positions);
+  if (!replay(step)) run_instructions(step);
+  return step;
 }
 
 std::span<float> Program::run(const device::StepView& host_step) {
-  if (host_step.tokens > limits_.max_tokens || host_step.rows > limits_.max_rows ||
-      host_step.sequences > limits_.max_sequences)
-    fail(ErrorCode::internal, cat("[program] a step of ", host_step.tokens, " tokens, ", host_step.rows, " rows, ",
-                                  host_step.sequences, " sequences, but reserved were ", limits_.max_tokens, ", ",
-                                  limits_.max_rows, ", ", limits_.max_sequences, "."));
-  if (host_step.kv.size() != kv_layers_.size())
-    fail(ErrorCode::internal, cat("[program] the step brings the caches of ", host_step.kv.size(),
-                                  " layers, but the model has ", kv_layers_.size(), "."));
+  check_step(host_step);
   if (host_step.tokens == 0) return {};
   const std::lock_guard lock(backend_->mutex());
-  const device::StepView step = backend_->stage(host_step);
-  for (View* view : token_views_) view->shape[0] = step.tokens;
-  for (View* view : row_views_) view->shape[0] = step.rows;
-  // Views are not const-correct: kernels only read their inputs.
-  for (View* view : id_views_) view->data = const_cast<std::int32_t*>(step.token_ids);
-  for (View* view : position_views_) view->data = const_cast<std::int32_t*>(step.positions);
-  if (!replay(step)) run_instructions(step);
+  const device::StepView step = start(host_step);
   const std::size_t count = static_cast<std::size_t>(step.rows) * static_cast<std::size_t>(vocab_size_);
   if (!host_logits_) {
     backend_->synchronize();
-    return {const_cast<float*>(logits_), count};
+    return {logits_, count};
   }
   auto* logits = static_cast<float*>(host_logits_->data());
   if (logits_) backend_->copy_out(logits, logits_, count * sizeof(float));
   backend_->synchronize();
   return {logits, count};
+}
+
+void Program::launch(const device::StepView& host_step) {
+  check_step(host_step);
+  const std::lock_guard lock(backend_->mutex());
+  start(host_step);
+}
+
+void Program::sample(const device::SampleCall& call) {
+  const std::lock_guard lock(backend_->mutex());
+  sampler_->sample(logits_, call);
+}
+
+void Program::collect(std::vector<device::SampledRow>& out) {
+  sampler_->collect(out);
 }
 
 void Program::run_instructions(const device::StepView& step) {

@@ -37,6 +37,10 @@ class Program final : public engine::StepModel {
   std::size_t weight_bytes() const override { return weight_bytes_; }
   void reserve(const engine::StepLimits& limits) override;
   std::span<float> run(const device::StepView& step) override;
+  bool asynchronous() const override { return sampler_ != nullptr; }
+  void launch(const device::StepView& step) override;
+  void sample(const device::SampleCall& call) override;
+  void collect(std::vector<device::SampledRow>& out) override;
 
   std::string dump() const;
   const Graph& graph() const { return graph_; }
@@ -55,6 +59,8 @@ class Program final : public engine::StepModel {
   void describe(const ProgramOptions& options);  // cache layers, vocabulary, checks of tables
   void pack_weights();
   void build_instructions();
+  void check_step(const device::StepView& step) const;
+  device::StepView start(const device::StepView& host_step);  // stages it and queues its ops
   void run_instructions(const device::StepView& step);
   bool replay(const device::StepView& step);  // false: nothing ran
 
@@ -76,7 +82,8 @@ class Program final : public engine::StepModel {
   std::vector<device::View*> row_views_;
   std::vector<device::View*> id_views_;  // those that point into the step
   std::vector<device::View*> position_views_;
-  const float* logits_ = nullptr;
+  float* logits_ = nullptr;
+  std::unique_ptr<device::Sampler> sampler_;  // null: the host samples
   std::shared_ptr<core::Storage> host_logits_;  // where the device's memory is not the host's
 
   struct Replay {
