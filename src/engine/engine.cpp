@@ -330,10 +330,6 @@ void Engine::loop() {
       die("an exception of unknown type");
     }
   }
-  try {
-    for (; launched_count_ > 0; --launched_count_) model_->collect(results_);  // leave the device idle
-  } catch (const std::exception&) {  // nobody waits for it any more
-  }
   forget_launched();
   for (const auto& active : actives_) end(*active, FinishReason::cancelled);
   flush();
@@ -554,12 +550,14 @@ void Engine::sample_step(std::size_t index, bool late) {
     rows_.add({std::span<const std::int32_t>(active.tokens).first(at(flight.token)), at(active.prompt_tokens)}, params);
   }
   model_->sample(rows_.call());
+  ++sampled_count_;
 }
 
 // Reads the oldest launched step.
 void Engine::finish_step() {
   Launched& step = launched_[oldest_];
   model_->collect(results_);
+  --sampled_count_;
   now_ = Clock::now();
   int written = 0;
   std::size_t row = 0;
@@ -598,12 +596,18 @@ void Engine::finish_step() {
   flush();
 }
 
+// Waits for the device and drops what it brings: the engine ends, or is dead.
 void Engine::forget_launched() {
+  try {
+    for (; sampled_count_ > 0; --sampled_count_) model_->collect(results_);
+    if (launched_count_ > 0 && model_->backend()) model_->backend()->synchronize();
+  } catch (const std::exception&) {  // it will do nothing any more either
+  }
   for (Launched& step : launched_) {
     for (const Flight& flight : step.flights) --flight.active->in_flight;
     step.flights.clear();
   }
-  launched_count_ = 0;
+  launched_count_ = sampled_count_ = 0;
   any_ended_ = true;
 }
 
@@ -841,7 +845,7 @@ void Engine::flush() {
   deliveries_.clear();
   if (!any_ended_) return;
   any_ended_ = false;
-  std::erase_if(actives_, [](const auto& active) { return active->ended && active->in_flight == 0; });
+  std::erase_if(actives_, [](const auto& active) { return active->ended && active->in_flight <= 0; });
 }
 
 // Every request, present and future, fails from now on. The thread stays to answer those that are on their way in.

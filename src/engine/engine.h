@@ -198,6 +198,7 @@ class Engine {
   std::array<Launched, 2> launched_;  // a ring
   std::size_t oldest_ = 0;
   std::size_t launched_count_ = 0;    // launched and not finished
+  std::size_t sampled_count_ = 0;     // of those, sampled and not collected
   sampling::DeviceRows rows_;
   std::vector<device::SampledRow> results_;
   sampling::Sampled sampled_;

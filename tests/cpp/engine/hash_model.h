@@ -2,12 +2,18 @@
 // of its id, its position and the RoPE length it was run at; the logits of a row are pseudo-random numbers made of all
 // marks of the sequence, read through the block table. A block that is lost, shared wrongly, stale or run at another
 // length changes every later token.
+//
+// With `asynchronous` it works like a device: a thread of its own runs queued steps in order, on copies of their arrays,
+// and keeps the ids it draws to itself until they are collected.
 #pragma once
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <deque>
+#include <exception>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -16,6 +22,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "device/host_sampler.h"
 #include "engine/step_model.h"
 #include "sampling/chain.h"
 
@@ -57,11 +64,23 @@ struct HashModelOptions {
   int context = 256;
   int rope_max = 0;  // > 0: length-dependent RoPE beyond this
   int step_us = 0;
+  bool asynchronous = false;
 };
 
 class HashModel : public engine::StepModel {
  public:
-  explicit HashModel(const HashModelOptions& options = {}) : options_(options) {}
+  explicit HashModel(const HashModelOptions& options = {}) : options_(options), sampler_(options.vocab, 3) {
+    if (options.asynchronous) device_ = std::thread([this] { serve(); });
+  }
+  ~HashModel() override {
+    if (!device_.joinable()) return;
+    {
+      const std::lock_guard lock(mutex_);
+      closing_ = true;
+    }
+    changed_.notify_all();
+    device_.join();
+  }
 
   int vocab_size() const override { return options_.vocab; }
   int context_length() const override { return options_.context; }
@@ -116,6 +135,55 @@ class HashModel : public engine::StepModel {
     return {logits_.data(), static_cast<std::size_t>(step.rows) * static_cast<std::size_t>(options_.vocab)};
   }
 
+  bool asynchronous() const override { return options_.asynchronous; }
+
+  void launch(const device::StepView& step) override {
+    Queued queued;
+    queued.step = step;
+    const auto keep = [](auto& to, auto*& from, std::size_t count) {
+      to.assign(from, from + count);
+      from = to.data();
+    };
+    const auto tokens = static_cast<std::size_t>(step.tokens);
+    const auto sequences = static_cast<std::size_t>(step.sequences);
+    const std::lock_guard lock(mutex_);
+    if (launched_ - collected_ > 1 || launched_ != sampled_) {
+      core::fail(core::ErrorCode::internal, core::cat("[hash_model] step ", launched_, " was launched after ", sampled_,
+                                                      " samplings and ", collected_, " readings."));
+    }
+    ++launched_;
+    Queued& kept = queue_.emplace_back(std::move(queued));
+    keep(kept.ids, kept.step.token_ids, tokens);
+    keep(kept.positions, kept.step.positions, tokens);
+    keep(kept.sequence_of, kept.step.sequence_of, tokens);
+    keep(kept.slots, kept.step.slots, tokens);
+    keep(kept.query_start, kept.step.query_start, sequences + 1);
+    keep(kept.kv_len, kept.step.kv_len, sequences);
+    keep(kept.rope_len, kept.step.rope_len, sequences);
+    keep(kept.table, kept.step.block_table, sequences * static_cast<std::size_t>(step.max_blocks));
+    keep(kept.rows, kept.step.selected_rows, static_cast<std::size_t>(step.rows));
+    changed_.notify_all();
+  }
+
+  void sample(const device::SampleCall& call) override {
+    const std::lock_guard lock(mutex_);
+    ++sampled_;
+    Queued& queued = queue_.emplace_back();
+    queued.samples = true;
+    queued.sample_rows.assign(call.rows.begin(), call.rows.end());
+    queued.edits.assign(call.edits.begin(), call.edits.end());
+    changed_.notify_all();
+  }
+
+  void collect(std::vector<device::SampledRow>& out) override {
+    std::unique_lock lock(mutex_);
+    if (collected_ == sampled_) core::fail(core::ErrorCode::internal, "[hash_model] nothing to collect.");
+    changed_.wait(lock, [this] { return done_ > collected_ || failure_; });
+    if (failure_) std::rethrow_exception(failure_);
+    ++collected_;
+    sampler_.collect(out);
+  }
+
   // The logits behind `tokens`, computed without an engine.
   static std::vector<float> reference_logits(const HashModelOptions& options, const std::vector<std::int32_t>& tokens,
                                              std::size_t prompt_tokens) {
@@ -147,11 +215,67 @@ class HashModel : public engine::StepModel {
   std::int32_t poison_token = -1;  // the row after this token holds NaN
 
  private:
+  struct Queued {  // a step, or the sampling of the one before
+    bool samples = false;
+    device::StepView step;
+    std::vector<std::int32_t> ids, positions, sequence_of, query_start, kv_len, rope_len, table, rows;
+    std::vector<std::int64_t> slots;
+    std::vector<device::SampleRow> sample_rows;
+    std::vector<device::SampleEdit> edits;
+  };
+
+  void serve() {
+    std::span<float> logits;
+    while (true) {
+      Queued* work = nullptr;
+      {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [this] { return closing_ || !queue_.empty(); });
+        if (queue_.empty()) return;
+        work = &queue_.front();
+      }
+      try {
+        if (!work->samples) {
+          {
+            const std::lock_guard lock(mutex_);
+            sampler_.fill_ids(work->ids.data(), work->step.tokens);
+          }
+          logits = run(work->step);
+        } else {
+          const std::lock_guard lock(mutex_);
+          if (static_cast<int>(work->sample_rows.size()) * options_.vocab != static_cast<int>(logits.size())) {
+            core::fail(core::ErrorCode::internal,
+                       core::cat("[hash_model] ", work->sample_rows.size(), " rows for ", logits.size(), " logits."));
+          }
+          sampler_.sample(logits.data(), {work->sample_rows, work->edits});
+          ++done_;
+        }
+      } catch (...) {
+        const std::lock_guard lock(mutex_);
+        failure_ = std::current_exception();
+      }
+      {
+        const std::lock_guard lock(mutex_);
+        queue_.pop_front();
+      }
+      changed_.notify_all();
+    }
+  }
+
   HashModelOptions options_;
   engine::StepLimits limits_;
   std::shared_ptr<device::Backend> backend_ = std::make_shared<HostBackend>();
   std::vector<engine::KvSpec> layers_ = {{1, 2, 2, 0, core::DType::f32}};  // 8 bytes of keys a token: one mark
   std::vector<float> logits_;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Queued> queue_;
+  device::HostSampler sampler_;
+  std::exception_ptr failure_;
+  std::uint64_t launched_ = 0, sampled_ = 0, done_ = 0, collected_ = 0;
+  bool closing_ = false;
+  std::thread device_;
 };
 
 }  // namespace fastllm::test
