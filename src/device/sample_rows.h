@@ -21,11 +21,14 @@
 #include "device/sample.h"
 
 #if defined(__CUDACC__)
-#define FASTLLM_PRAGMA(text) _Pragma(#text)
 #define FASTLLM_BOTH __host__ __device__ inline
-#define FASTLLM_UNROLL(n) FASTLLM_PRAGMA(unroll n)
 #else
 #define FASTLLM_BOTH inline
+#endif
+#if defined(__CUDA_ARCH__)
+#define FASTLLM_PRAGMA(text) _Pragma(#text)
+#define FASTLLM_UNROLL(n) FASTLLM_PRAGMA(unroll n)
+#else
 #define FASTLLM_UNROLL(n)
 #endif
 
@@ -40,6 +43,7 @@ constexpr int kSums = 1024;              // ids per sum of jobs that do not cut
 constexpr u32 kMostCandidates = 8192;    // of a row; with more, finish reads the row itself
 constexpr float kMassUnit = 0x1.0p44f;   // of the best token; 2^19 of them still fit in 64 bits
 constexpr u32 kEveryId = 0x7fffffff;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 enum class JobKind : std::int32_t { draw, rank };  // rank: the best `top` and the total mass, nothing is drawn
 
@@ -53,14 +57,14 @@ struct Job {
   u64 draw = 0;
   std::int32_t top = 0;  // how many of the best to list
   std::int32_t first_edit = 0, edits = 0;
+  std::int32_t unused = 0;  // no padding: jobs are compared as bytes
 };
 
 FASTLLM_BOTH bool is_greedy(const Job& job) {
   return job.kind == JobKind::draw && job.temperature <= 0.0f;
 }
 FASTLLM_BOTH bool cuts(const Job& job) {
-  return !is_greedy(job) &&
-         (job.top_k > 0 || job.top_p < 1.0f || job.log_min_p > -std::numeric_limits<float>::infinity());
+  return !is_greedy(job) && (job.top_k > 0 || job.top_p < 1.0f || job.log_min_p > -kInfinity);
 }
 
 struct Extreme {
@@ -344,8 +348,8 @@ FASTLLM_BOTH float max_of(const Extreme& extreme) {
 FASTLLM_BOTH SampleStatus status_of(const Extreme& extreme) {
   if (extreme.has_nan != 0) return SampleStatus::not_a_number;
   const float max = max_of(extreme);
-  if (max == std::numeric_limits<float>::infinity()) return SampleStatus::infinite;
-  return max == -std::numeric_limits<float>::infinity() ? SampleStatus::nothing_left : SampleStatus::ok;
+  if (max == kInfinity) return SampleStatus::infinite;
+  return max == -kInfinity ? SampleStatus::nothing_left : SampleStatus::ok;
 }
 
 template <class Team>
@@ -376,7 +380,7 @@ FASTLLM_BOTH void scan(Team& team, const Pass& pass, int job_index, int chunk) {
   const float* row = pass.logits + static_cast<std::int64_t>(job.row) * pass.vocab;
   const int from = chunk * pass.chunk_size;
   const int to = from + pass.chunk_size < pass.vocab ? from + pass.chunk_size : pass.vocab;
-  float best = -std::numeric_limits<float>::infinity();
+  float best = -kInfinity;
   int at = from;
   u32 nan = 0;
   FASTLLM_UNROLL(8)
@@ -388,7 +392,7 @@ FASTLLM_BOTH void scan(Team& team, const Pass& pass, int job_index, int chunk) {
       at = i;
     }
   }
-  if (best != best) best = -std::numeric_limits<float>::infinity();
+  if (best != best) best = -kInfinity;
   const u64 packed = static_cast<u64>(key_of(best)) << 32 | static_cast<u32>(~static_cast<u32>(at));
   Extreme found;
   found.best = largest(team, from + team.rank() < to ? packed : 0);
@@ -475,7 +479,7 @@ FASTLLM_BOTH int last_bucket(Team& team, const Pass& pass, int job_index, float 
   if (job.top_p < 1.0f) {
     last = first_reaching(team, shared.up_to_mass, kBuckets, nucleus(job.top_p, shared.up_to_mass[last]));
   }
-  if (job.log_min_p > -std::numeric_limits<float>::infinity()) {
+  if (job.log_min_p > -kInfinity) {
     const int bucket = bucket_of(max, added(max, job.log_min_p));
     last = bucket < last ? bucket : last;
   }
@@ -617,7 +621,7 @@ FASTLLM_BOTH Cut make_cut(Team& team, const Pass& pass, const Source& source, co
       if (one > 0 && wanted * one < found.at) cut.id = nth_equal(team, source, job, pass, found.key, wanted);
     }
   }
-  if (job.log_min_p > -std::numeric_limits<float>::infinity()) {
+  if (job.log_min_p > -kInfinity) {
     const u32 key = key_of(added(added(max, job.log_min_p), 0.0f));
     if (key > cut.key) cut = {key, kEveryId};
   }

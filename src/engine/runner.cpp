@@ -58,14 +58,18 @@ Runner::Runner(std::shared_ptr<StepModel> model, const StepLimits& limits, int b
 device::StepView Runner::lay_out(std::span<const Work> work) {
   int tokens = 0;
   int rows = 0;
+  for (std::size_t s = 0; s < work.size(); ++s) kv_len_[s] = work[s].start + work[s].count;
+  const int longest = longest_rounded(std::span(kv_len_).first(work.size()));
+  // The table is as wide as this step needs it: it is copied to the device at every step.
+  const int columns = std::min((longest + block_tokens_ - 1) / block_tokens_, max_blocks_);
   for (std::size_t s = 0; s < work.size(); ++s) {
     const Work& piece = work[s];
     const Sequence& sequence = *piece.sequence;
     const int end = piece.start + piece.count;
     query_start_[s] = tokens;
-    kv_len_[s] = end;
     rope_len_[s] = Scheduler::rope_length(sequence, end);
-    std::ranges::copy(sequence.blocks, block_table_.begin() + static_cast<std::ptrdiff_t>(s * at(max_blocks_)));
+    std::copy_n(sequence.blocks.begin(), std::min(sequence.blocks.size(), at(columns)),
+                block_table_.begin() + static_cast<std::ptrdiff_t>(s * at(columns)));
     for (int position = piece.start; position < end; ++position, ++tokens) {
       const std::size_t t = at(tokens);
       const bool known = position < sequence.known();
@@ -83,8 +87,8 @@ device::StepView Runner::lay_out(std::span<const Work> work) {
   step.tokens = tokens;
   step.sequences = static_cast<int>(work.size());
   step.rows = rows;
-  step.max_kv_len = longest_rounded(std::span(kv_len_).first(work.size()));
-  step.max_blocks = max_blocks_;
+  step.max_kv_len = longest;
+  step.max_blocks = columns;
   step.block_tokens = block_tokens_;
   step.token_ids = token_ids_.data();
   step.positions = positions_.data();

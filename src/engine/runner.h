@@ -32,7 +32,7 @@ class Runner {
 
   std::shared_ptr<StepModel> model_;
   int block_tokens_;
-  int max_blocks_;  // columns of the block table: the longest sequence's
+  int max_blocks_;  // of the longest possible sequence
   std::size_t kv_bytes_ = 0;
   std::vector<std::shared_ptr<core::Storage>> memory_;
   std::vector<device::KvLayer> kv_;

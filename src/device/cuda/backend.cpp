@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "core/error.h"
+#include "device/cuda/sampler.h"
 
 namespace fastllm::cuda {
 
@@ -94,7 +95,7 @@ CudaBackend::CudaBackend(int ordinal) : ordinal_(ordinal), moves_(std::make_shar
 CudaBackend::~CudaBackend() {
   cudaSetDevice(ordinal_);
   cudaStreamSynchronize(stream_.get());
-  if (staging_host_) cudaFreeHost(staging_host_);
+  free_staging();
 }
 
 void CudaBackend::use() const {
@@ -222,6 +223,21 @@ std::unique_ptr<device::PackedLinear> CudaBackend::pack_linear(std::span<const d
   return packed;
 }
 
+void CudaBackend::free_staging() {
+  for (Staging& staging : staging_) {
+    if (staging.host) cudaFreeHost(staging.host);
+    if (staging.copied) cudaEventDestroy(staging.copied);
+    staging = Staging{};
+  }
+  staging_bytes_ = 0;
+}
+
+std::unique_ptr<device::Sampler> CudaBackend::make_sampler(int vocab, int max_rows) {
+  if (vocab > device::sampling::kMostVocab) return nullptr;
+  use();
+  return std::make_unique<CudaSampler>(*this, stream_, context_.multiprocessors, vocab, max_rows);
+}
+
 // All of a step's arrays in one pinned buffer and one copy.
 device::StepView CudaBackend::stage(const device::StepView& host) {
   use();
@@ -234,19 +250,22 @@ device::StepView CudaBackend::stage(const device::StepView& host) {
       3 * padded<I>(t) + padded<std::int64_t>(t) + padded<I>(s + 1) + 2 * padded<I>(s) + padded<I>(b) + padded<I>(r);
   if (need > staging_bytes_) {
     synchronize();
-    if (staging_host_) check(cudaFreeHost(staging_host_), "stage");
-    staging_host_ = nullptr;
-    staging_bytes_ = 0;
-    check(cudaMallocHost(&staging_host_, need * 2), "stage");
+    free_staging();
+    for (Staging& staging : staging_) {
+      check(cudaMallocHost(&staging.host, need * 2), "stage");
+      check(cudaEventCreateWithFlags(&staging.copied, cudaEventDisableTiming), "stage");
+    }
     staging_device_ = allocate(need * 2);
     staging_bytes_ = need * 2;
     ++*moves_;
   }
+  Staging& staging = staging_[staging_turn_ ^= 1];
+  check(cudaEventSynchronize(staging.copied), "stage");
   device::StepView view = host;
   std::size_t at = 0;
   auto put = [&](auto*& pointer, std::size_t count) {
     using T = std::remove_const_t<std::remove_pointer_t<std::remove_reference_t<decltype(pointer)>>>;
-    if (pointer) std::memcpy(static_cast<char*>(staging_host_) + at, pointer, count * sizeof(T));
+    if (pointer) std::memcpy(static_cast<char*>(staging.host) + at, pointer, count * sizeof(T));
     pointer = reinterpret_cast<const T*>(static_cast<char*>(staging_device_->data()) + at);
     at += padded<T>(count);
   };
@@ -259,7 +278,8 @@ device::StepView CudaBackend::stage(const device::StepView& host) {
   put(view.rope_len, s);
   put(view.block_table, b);
   put(view.selected_rows, r);
-  copy_in(staging_device_->data(), staging_host_, at);
+  copy_in(staging_device_->data(), staging.host, at);
+  check(cudaEventRecord(staging.copied, stream_.get()), "stage");
   return view;
 }
 

@@ -25,6 +25,7 @@ class CudaBackend final : public device::Backend {
                                                     device::PackOptions options = {}) override;
   std::vector<std::string> fusions() const override;
   device::StepView stage(const device::StepView& host) override;
+  std::unique_ptr<device::Sampler> make_sampler(int vocab, int max_rows) override;
   std::shared_ptr<core::Storage> allocate_host(std::size_t bytes) override;
   bool can_record() const override { return true; }
   void begin_recording() override;
@@ -43,7 +44,13 @@ class CudaBackend final : public device::Backend {
   Workspace workspace_;
   std::shared_ptr<core::Storage> workspace_storage_;
   Context context_;
-  void* staging_host_ = nullptr;  // pinned
+  struct Staging {  // two in turn: the copy of the step before may still wait for the step before that
+    void* host = nullptr;  // pinned
+    cudaEvent_t copied = nullptr;
+  };
+  void free_staging();
+  Staging staging_[2];
+  int staging_turn_ = 0;
   std::shared_ptr<core::Storage> staging_device_;
   std::size_t staging_bytes_ = 0;
   std::shared_ptr<std::uint64_t> moves_;  // how often staging or workspace moved: recordings made before are stale
