@@ -1,7 +1,7 @@
 // Asynchronous steps: everything that engine.cpp asks of the engine, on a model that works like a device, and that a
 // request gives the same there as with a model that is waited for, token for token.
 #define FASTLLM_TEST_ASYNCHRONOUS 1
-#include "engine/engine.cpp"
+#include "engine.cpp"
 
 namespace {
 
