@@ -74,6 +74,8 @@ class Backend {
   virtual const DeviceInfo& info() const = 0;
   virtual core::DType activation_dtype(core::DType weights) const = 0;  // float32 on the CPU
 
+  // Bytes that can be taken now; info() has what was free when the device was opened.
+  virtual std::int64_t memory_free() const { return info().memory_free; }
   virtual std::shared_ptr<core::Storage> allocate(std::size_t bytes) = 0;
   virtual void copy_in(void* device_to, const void* host_from, std::size_t bytes) = 0;
   virtual void copy_out(void* host_to, const void* device_from, std::size_t bytes) = 0;

@@ -53,9 +53,12 @@ int blocks_in(const StepModel& model, const EngineConfig& config) {
                            config.block_tokens, " tokens needs ", block_bytes, "."));
     }
   } else {
-    blocks = context_blocks * at(std::min(config.max_running, 8));
-    const std::int64_t free = model.backend() ? model.backend()->info().memory_free : 0;
-    if (free > 0) blocks = std::clamp<std::size_t>(static_cast<std::size_t>(free) / 4 / block_bytes, 1, blocks);
+    // A GPU's memory is for this; the computer's own is for others, too.
+    const bool own = model.backend() && model.backend()->info().name.starts_with("cuda");
+    blocks = context_blocks * at(own ? config.max_running : std::min(config.max_running, 8));
+    const std::int64_t free = model.backend() ? model.backend()->memory_free() : 0;
+    const std::size_t share = static_cast<std::size_t>(std::max<std::int64_t>(free, 0)) / 20 * (own ? 16 : 5);
+    if (free > 0) blocks = std::clamp<std::size_t>(share / block_bytes, 1, blocks);
   }
   return static_cast<int>(std::min(blocks, kMostBlocks));
 }

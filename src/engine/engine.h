@@ -41,7 +41,8 @@ namespace fastllm::engine {
 
 struct EngineConfig {
   int max_running = 64;
-  std::size_t kv_memory_bytes = 0;  // 0: the context times min(max_running, 8), at most a quarter of the free memory
+  std::size_t kv_memory_bytes =
+      0;  // 0: contexts for 8 requests in a quarter of the free memory; GPU: for max_running in 80 %
   int block_tokens = 16;
   int max_batch_tokens = 2048;
   int prefill_chunk = 512;

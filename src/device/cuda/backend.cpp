@@ -102,6 +102,21 @@ void CudaBackend::use() const {
   check(cudaSetDevice(ordinal_), "device");
 }
 
+std::int64_t CudaBackend::memory_free() const {
+  use();
+  std::size_t free = 0;
+  std::size_t total = 0;
+  check(cudaMemGetInfo(&free, &total), "device");
+  // What this process freed stays with its pool.
+  cudaMemPool_t pool = nullptr;
+  check(cudaDeviceGetDefaultMemPool(&pool, ordinal_), "device");
+  std::uint64_t reserved = 0;
+  std::uint64_t used = 0;
+  check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved), "device");
+  check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used), "device");
+  return static_cast<std::int64_t>(free + (reserved - std::min(used, reserved)));
+}
+
 std::shared_ptr<core::Storage> CudaBackend::allocate(std::size_t bytes) {
   use();
   void* data = nullptr;

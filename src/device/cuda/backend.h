@@ -17,6 +17,7 @@ class CudaBackend final : public device::Backend {
   core::DType activation_dtype(core::DType weights) const override {
     return core::is_half(weights) ? weights : core::DType::f32;
   }
+  std::int64_t memory_free() const override;
   std::shared_ptr<core::Storage> allocate(std::size_t bytes) override;
   void copy_in(void* device_to, const void* host_from, std::size_t bytes) override;
   void copy_out(void* host_to, const void* device_from, std::size_t bytes) override;

@@ -34,12 +34,16 @@ struct alignas(8) Four {
   T v[4];
 };
 
-// Columns n to n + 3 at once, of which `inside` are there; the residual, if any, has all four, aligned to 8 bytes.
+// The residual of columns n to n + 3, aligned to their size.
 template <class T>
-__device__ inline void finish4(const Epilogue& e, std::int64_t m, std::int64_t n, float (&values)[4], int inside) {
-  Four<T> residual{};
-  if (e.residual)
-    residual = *reinterpret_cast<const Four<T>*>(static_cast<const T*>(e.residual) + m * e.residual_stride + n);
+__device__ inline Four<T> load_four(const Epilogue& e, std::int64_t m, std::int64_t n) {
+  return *reinterpret_cast<const Four<T>*>(static_cast<const T*>(e.residual) + m * e.residual_stride + n);
+}
+
+// Columns n to n + 3 at once, of which `inside` are there; `residual` is used if there is one.
+template <class T>
+__device__ inline void finish4(const Epilogue& e, std::int64_t n, float (&values)[4], const Four<T>& residual,
+                               int inside) {
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     float value = values[j] * e.scale;

@@ -48,6 +48,23 @@ struct Product {
 };
 
 #if FASTLLM_HOPPER_CODE
+// Adds what lies at `at` in the shared memory of every block of the cluster, in their order. All loads are under way
+// before the first is needed.
+__device__ inline void add_parts(float (&values)[4], std::uint32_t at, int splits) {
+  float4 parts[8];
+#pragma unroll
+  for (int s = 0; s < 8; ++s)
+    if (s < splits) parts[s] = splits > 1 ? load_shared_of(shared_of(at, s)) : load_shared(at);
+#pragma unroll
+  for (int s = 0; s < 8; ++s)
+    if (s < splits) {
+      values[0] += parts[s].x;
+      values[1] += parts[s].y;
+      values[2] += parts[s].z;
+      values[3] += parts[s].w;
+    }
+}
+
 // The sums of one warpgroup's thread: act(scale * sum + bias), gated or not, as pairs of neighbouring tokens.
 template <class T, class S, class F>
 __device__ inline void finish_pairs(float (&sums)[S::kTokens / 2], std::uint32_t (&pairs)[S::kTokens / 4], bool gated,
@@ -231,15 +248,24 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
   }
   if (direct) return;  // the warp that copies
   wait_for_previous();
+  // Four rows of W at a time for one token; the blocks of the cluster share the work. Gated: 8 rows, gate and up.
+  const int quads = p.gated ? S::kRows / 8 : S::kRows / 4;
+  const int items = min(S::kTokens, p.tokens - first_token) * quads;
+  const int first_item = split * S::kThreads + threadIdx.x;
+  // What is to be added arrives while the cluster meets.
+  const bool whole = p.wide && !p.gated && p.epilogue.residual != nullptr;
+  const auto residual_at = [&](int item) {
+    const int n = first_row + item % quads * 4;
+    return whole && item < items && n + 3 < p.rows ? load_four<T>(p.epilogue, first_token + item / quads, n)
+                                                   : Four<T>{};
+  };
+  const Four<T> early = residual_at(first_item);
   if (splits > 1)
     cluster_sync();
   else
     __syncthreads();
 
-  // Four rows of W at a time for one token; the blocks of the cluster share the work. Gated: 8 rows, gate and up.
-  const int quads = p.gated ? S::kRows / 8 : S::kRows / 4;
-  const int items = min(S::kTokens, p.tokens - first_token) * quads;
-  for (int item = split * S::kThreads + threadIdx.x; item < items; item += splits * S::kThreads) {
+  for (int item = first_item; item < items; item += splits * S::kThreads) {
     const int token = item / quads;
     const int quad = item % quads;
     const int row = p.gated ? quad / 2 * 16 + quad % 2 * 4 : quad * 4;
@@ -247,21 +273,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
     const std::uint32_t at = tiles + (token * S::kPitch + row) * 4;
     float values[4] = {};
     float ups[4] = {};
-    for (int s = 0; s < splits; ++s) {
-      const std::uint32_t there = splits > 1 ? shared_of(at, s) : at;
-      const float4 v = splits > 1 ? load_shared_of(there) : load_shared(there);
-      values[0] += v.x;
-      values[1] += v.y;
-      values[2] += v.z;
-      values[3] += v.w;
-      if (p.gated) {
-        const float4 u = splits > 1 ? load_shared_of(there + 32) : load_shared(there + 32);
-        ups[0] += u.x;
-        ups[1] += u.y;
-        ups[2] += u.z;
-        ups[3] += u.w;
-      }
-    }
+    add_parts(values, at, splits);
+    if (p.gated) add_parts(ups, at + 32, splits);
     const int m = first_token + token;
     const int n = first_row + row;
     if (p.gated) {
@@ -279,13 +292,13 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
       store4(static_cast<T*>(p.out) + m * p.out_stride + column, values, p.wide);
     } else if (p.floats) {
       float* to = static_cast<float*>(p.out) + m * p.out_stride + n;
-      finish4<T>(p.epilogue, m, n, values, p.rows - n);
+      finish4<T>(p.epilogue, n, values, Four<T>{}, p.rows - n);
       if (p.wide && n + 3 < p.rows)
         *reinterpret_cast<float4*>(to) = make_float4(values[0], values[1], values[2], values[3]);
       else
         for (int j = 0; j < min(4, p.rows - n); ++j) to[j] = values[j];
     } else if (p.wide && n + 3 < p.rows) {
-      finish4<T>(p.epilogue, m, n, values, 4);
+      finish4<T>(p.epilogue, n, values, item == first_item ? early : residual_at(item), 4);
       store4(static_cast<T*>(p.out) + m * p.out_stride + n, values, true);
     } else {
 #pragma unroll
