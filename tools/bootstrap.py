@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from house import conda, doctor, packages, stamps, steps
+from house import conda, doctor, gpu, packages, stamps, steps
 from house.stamps import ROOT
 from house.steps import StepError, say
 
@@ -109,6 +109,31 @@ def _passes(goal: Callable[[list[str]], int]) -> bool:
     except StepError as error:
         print(f"\n{error}", file=sys.stderr, flush=True)
         return False
+
+
+def run_gpu_tests(arguments: list[str]) -> int:
+    """Builds for this machine's GPU, tests it, and times it into benchmarks/results."""
+    if not gpu.architectures() or gpu.compiler() is None:
+        raise StepError("[test-gpu] there is no usable NVIDIA GPU here, or no nvcc (set CUDACXX to name one).")
+    compiler = _checked_compiler()
+    built = steps.wheel(compiler, with_tests=False, for_gpu=True)
+    folder, fresh = steps.install_wheel(".venv-gpu", built, "[test]")
+    if fresh and (why_not := steps.parity_packages(folder)):
+        print(f"\n!!! THE PARITY TESTS WILL SKIP: {why_not}.", flush=True)
+    cuda = steps.cuda_build(compiler)
+    passed = {"kernels against the CPU": cuda is not None and _ctest(cuda, "-R", "^cuda/")}
+    passed["models on the GPU"] = _pytest(folder, "tests/parity/test_gpu.py", *arguments)
+    say("benchmarks")
+    result = ROOT / "benchmarks" / "results" / f"{time.strftime('%Y-%m-%d')}-gpu.json"
+    shapes = "llama3.2-1b,qwen3-0.6b"
+    with tempfile.TemporaryDirectory(prefix="fastllm-bench-") as elsewhere:
+        (Path(elsewhere) / "benchmarks").symlink_to(ROOT / "benchmarks")
+        command = [folder / "bin" / "python", "-m", "benchmarks.gpu", "--shape", shapes, "--streams", "256"]
+        steps.run([*command, "--throughput", "--out", result], cwd=Path(elsewhere))
+    for name, ok in passed.items():
+        print(f"    {'passed' if ok else 'FAILED'}  {name}", flush=True)
+    print(f"    the figures are in {result.relative_to(ROOT)}")
+    return 0 if all(passed.values()) else 1
 
 
 def run_conda(_: list[str]) -> int:
@@ -204,6 +229,7 @@ GOALS: dict[str, Callable[[list[str]], int]] = {
     "demo": run_demo,
     "test": run_tests,
     "test-all": run_all_tests,
+    "test-gpu": run_gpu_tests,
     "lint": run_lint,
     "format": run_format,
     "bench": run_bench,

@@ -21,7 +21,9 @@ _TIMEOUT_S = 60.0
 class Compiled:
     """A program and an engine with the chunking that a test wants; a context manager: programs serve one engine."""
 
-    def __init__(self, program: Any, *, prefill_chunk: int = 512, max_batch_tokens: int = 512) -> None:
+    def __init__(
+        self, program: Any, *, prefill_chunk: int = 512, max_batch_tokens: int = 512, deterministic: bool = True
+    ) -> None:
         from fastllm import _core
 
         size = program.vocab_size
@@ -34,7 +36,7 @@ class Compiled:
             max_batch_tokens=max_batch_tokens,
             prefill_chunk=prefill_chunk,
             max_queue=64,
-            deterministic=True,
+            deterministic=deterministic,
             prefix_cache=False,
         )
 

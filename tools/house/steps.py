@@ -243,7 +243,7 @@ def cuda_build(compiler: str) -> Path | None:
         ],
         env=env,
     )
-    run([tools / "bin" / "cmake", "--build", folder, "--target", "test_cuda_ops"], env=env)
+    run([tools / "bin" / "cmake", "--build", folder, "--target", "test_cuda_ops", "test_cuda_sample"], env=env)
     return folder
 
 
