@@ -323,27 +323,30 @@ void launch_shape(const Context& c, const View& x, const DenseLinear& l, const P
   launch(c, hopper_kernel<T, S>, grid, S::kThreads, S::kShared, splits, w_map, x_map, product);
 }
 
-// Parts of K: the fewest (of 1, 2, 4, 8) that make `least` blocks or more, while each still has 4 tiles to stream.
-int splits_for(int blocks, int depth, int least, int most) {
+// Parts of K: 2, 4 or 8, as long as the blocks stay within two for a multiprocessor (one, for 8: larger clusters wait
+// longer for each other) and each has 4 tiles to stream.
+int splits_for(int blocks, int depth, int most) {
   int splits = 1;
-  while (splits < most && blocks * splits < least && depth / kDepth >= splits * 2 * 4) splits *= 2;
+  while (splits < most) {
+    const int next = splits * 2;
+    if (blocks * next > (next > 4 ? kTargetBlocks : 2 * kTargetBlocks) || depth / kDepth < next * 4) break;
+    splits = next;
+  }
   return splits;
 }
 
 template <class T>
 void launch_hopper(const Context& c, const View& x, const DenseLinear& l, const Product& p) {
-  const int narrow = (p.rows + 63) / 64;
-  const int broad = (p.rows + 127) / 128;
-  constexpr int kFull = kTargetBlocks - 12;  // nearly every multiprocessor has a block
-  const int streaming = splits_for(narrow, p.depth, kFull, 8);
+  const int streaming = splits_for((p.rows + 63) / 64, p.depth, 8);
   if (p.tokens <= 8) return launch_shape<T, Shape<64, 8, 11, 2>>(c, x, l, p, streaming);
   if (p.tokens <= 16) return launch_shape<T, Shape<64, 16, 10, 2>>(c, x, l, p, streaming);
   if (p.tokens <= 32) return launch_shape<T, Shape<64, 32, 8, 2>>(c, x, l, p, streaming);
   if (p.tokens <= 64) return launch_shape<T, Shape<64, 64, 6, 2>>(c, x, l, p, streaming);
-  if (p.tokens <= 128)
-    return launch_shape<T, Shape<128, 128, 3, 2>>(c, x, l, p, splits_for(broad, p.depth, kFull + 100, 8));
+  const int broad = (p.rows + 127) / 128;
   const int large = broad * ((p.tokens + 255) / 256);
-  launch_shape<T, Shape<128, 256, 4, 1>>(c, x, l, p, splits_for(large, p.depth, 90, 4));
+  if (p.tokens > 128 && large >= kTargetBlocks - 42) return launch_shape<T, Shape<128, 256, 4, 1>>(c, x, l, p, 1);
+  const int medium = broad * ((p.tokens + 127) / 128);
+  launch_shape<T, Shape<128, 128, 3, 2>>(c, x, l, p, splits_for(medium, p.depth, p.tokens > 128 ? 4 : 8));
 }
 
 // Rows [first, first + rows) of a [*, depth] matrix into tiles of 64 x 64, each as the products read it from shared memory
