@@ -144,8 +144,11 @@ class Program:
     def logits(self, step: EagerStep, rows: Sequence[int] | None = None) -> npt.NDArray[np.float32]:
         """Runs one eager step through the compiled graph: [rows, vocab], of all its tokens by default. Not while an Engine has the program."""
     @staticmethod
-    def null(vocab_size: int, context_length: int, step_us: int = 0) -> Program:
-        """A model without weights for scheduler and API tests: after token t it gives token (t + 1) % vocab_size, taking step_us a step."""
+    def null(vocab_size: int, context_length: int, step_us: int = 0, asynchronous: bool = False) -> Program:
+        """A model without weights for scheduler and API tests: after token t it gives token (t + 1) % vocab_size, taking step_us a step.
+
+        ``asynchronous``: as on a device that samples by itself, the next step is launched before the last one's tokens are read.
+        """
 
 # --- engine (src/bind/engine.cpp, request.cpp, vocab.cpp) --------------------------------------------------------------------------------
 
@@ -195,6 +198,7 @@ class Engine:
         max_queue: int,
         deterministic: bool,
         prefix_cache: bool,
+        asynchronous: bool = True,
     ) -> None:
         """kv_memory_bytes 0: sized for the context length times min(max_running, 8), at most a quarter of the free memory."""
     def submit(

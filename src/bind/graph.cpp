@@ -198,12 +198,12 @@ void bind_graph(py::module_& m) {
            [](const ProgramHandle& self) { return self.graph ? self.graph->dump() : std::string("null model\n"); })
       .def_static(
           "null",
-          [](int vocab_size, int context_length, int step_us) {
-            auto model = std::make_shared<engine::NullModel>(vocab_size, context_length, step_us);
+          [](int vocab_size, int context_length, int step_us, bool asynchronous) {
+            auto model = std::make_shared<engine::NullModel>(vocab_size, context_length, step_us, asynchronous);
             const DeviceHandle device{model->backend(), model->backend()->info().name};
             return std::make_shared<ProgramHandle>(ProgramHandle{std::move(model), device, nullptr});
           },
-          py::arg("vocab_size"), py::arg("context_length"), py::arg("step_us") = 0);
+          py::arg("vocab_size"), py::arg("context_length"), py::arg("step_us") = 0, py::arg("asynchronous") = false);
 }
 
 }  // namespace fastllm::bind

@@ -1,5 +1,7 @@
 #include "engine/detokenizer.h"
 
+#include <algorithm>
+
 namespace fastllm::engine {
 
 std::string decode_utf8(std::string_view bytes) {
@@ -70,7 +72,19 @@ void Detokenizer::finish(Piece& out) {
 }
 
 void Detokenizer::feed(std::string_view bytes, bool hold, Piece& out) {
+  const bool plain = matcher_.empty();  // nothing is ever held back
   for (std::size_t i = 0; i < bytes.size() && !ended_; ++i) {
+    if (plain && !scanner_.inside()) {  // ASCII, most of most texts, all at once
+      const auto end = std::find_if(bytes.begin() + static_cast<std::ptrdiff_t>(i), bytes.end(),
+                                    [](char byte) { return static_cast<unsigned char>(byte) >= 0x80; });
+      const std::string_view run = bytes.substr(i, static_cast<std::size_t>(end - bytes.begin()) - i);
+      if (!run.empty()) {
+        out.bytes += run;
+        emit_text(run, out);
+        i += run.size() - 1;
+        continue;
+      }
+    }
     switch (scanner_.feed(static_cast<unsigned char>(bytes[i]))) {
       case Utf8Scanner::Event::pending:
         pending_ += bytes[i];
@@ -153,7 +167,7 @@ void Detokenizer::release_front(Piece& out) {
 void Detokenizer::emit_text(std::string_view text, Piece& out) {
   if (strip_) {
     strip_ = false;
-    if (text == " ") return;
+    if (text.starts_with(' ')) text.remove_prefix(1);
   }
   out.text += text;
 }

@@ -500,7 +500,7 @@ void Engine::throw_fault() {
 
 // Whether logits of this step must come to the host.
 bool Engine::needs_host() const {
-  if (!model_->asynchronous()) return true;
+  if (!config_.asynchronous || !model_->asynchronous()) return true;
   return std::ranges::any_of(work_, [](const Work& work) {
     const auto& active = static_cast<const Active&>(*work.sequence);
     return (active.all_rows && active.rows_done < active.prompt_tokens) ||

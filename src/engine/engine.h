@@ -49,6 +49,7 @@ struct EngineConfig {
   int max_queue = 1024;
   bool deterministic = false;  // the CPU always is
   bool prefix_cache = true;
+  bool asynchronous = true;  // launch a step before the last one is read, where the model can
 };
 
 class ContextTooLong : public core::Error {
