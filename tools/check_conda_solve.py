@@ -53,15 +53,16 @@ async def choices(channels: list[str], cuda: str | None) -> list[str]:
             (f"a driver for CUDA {cuda}", "fastllm", cuda, built),
             (f"a driver for CUDA {major}.{int(minor) + 1}", "fastllm", f"{major}.{int(minor) + 1}", built),
             (f"a driver for CUDA {int(major) - 1}.4", "fastllm", f"{int(major) - 1}.4", "cpu_"),
-            (f"a driver for CUDA {cuda}, and =*=cpu*", "fastllm =*=cpu*", cuda, "cpu_"),
+            (f"a driver for CUDA {cuda}, and =*=cpu*", "fastllm * cpu*", cuda, "cpu_"),
         ]
     wrong = []
     for machine_name, spec, driver, expected in cases:
         record = (await solve(channels, [spec], driver))["fastllm"]
-        ok = record.build.startswith(expected)
-        print(f"    {'ok ' if ok else 'NOT'}  {machine_name}: {record.name.normalized} {record.version} {record.build}")
+        build = str(record.build)  # a class of its own in newer versions of rattler
+        ok = build.startswith(expected)
+        print(f"    {'ok ' if ok else 'NOT'}  {machine_name}: {record.name.normalized} {record.version} {build}")
         if not ok:
-            wrong.append(f"with {machine_name} the solver takes {record.build}, not {expected}*")
+            wrong.append(f"with {machine_name} the solver takes {build}, not {expected}*")
     return wrong
 
 
