@@ -222,3 +222,73 @@ def test_pythons_are_found_behind_shims(tmp_path: Path, monkeypatch: pytest.Monk
     folder.mkdir(parents=True)
     program(folder / f"python{other}", f"echo {other} /opt/python{other}")
     assert pythons.find()[other] == f"/opt/python{other}"
+
+
+# --- the conda recipe ---------------------------------------------------------------------------------------------
+
+
+def test_without_its_scripts_the_recipe_is_not_built_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bootstrap, conda = load("bootstrap"), load("house.conda")
+    monkeypatch.setenv("FASTLLM_CONDA_LAB", str(tmp_path))
+    assert conda.lab() is None
+    assert bootstrap.run_conda([]) == 0
+    assert "!!! THE CONDA RECIPE WAS NOT BUILT: neither" in capsys.readouterr().out
+    for name in ("ci_build.py", "mini_channel.py"):
+        (tmp_path / name).write_text("", encoding="utf-8")
+    assert conda.lab() == tmp_path
+    monkeypatch.setattr(conda.pythons, "find", lambda: {"3.13": "python3.13"})
+    assert "no Python 3.11 or 3.12" in conda.build_and_test()
+
+
+def test_a_cpu_package_that_grew_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conda = load("house.conda")
+    monkeypatch.setattr(conda, "_WORK", tmp_path)
+    folder = tmp_path / "out" / "linux-64"
+    folder.mkdir(parents=True)
+    for name, size in (("cpu_py311h1_0", 7), ("cuda130_py311h1_200", conda.LARGEST_CPU_PACKAGE + 1)):
+        with (folder / f"fastllm-0.1.0-{name}.conda").open("wb") as file:
+            file.truncate(size)
+    assert conda.sizes() == {
+        "fastllm-0.1.0-cpu_py311h1_0.conda": 7,
+        "fastllm-0.1.0-cuda130_py311h1_200.conda": 25_000_001,
+    }
+    with (folder / "fastllm-0.1.0-cpu_py312h1_0.conda").open("wb") as file:
+        file.truncate(conda.LARGEST_CPU_PACKAGE)
+    with pytest.raises(conda.StepError, match=r"cpu_py312h1_0.conda has 25000000 bytes"):
+        conda.sizes()
+
+
+def test_the_variant_is_the_one_of_the_toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conda = load("house.conda")
+    monkeypatch.setattr(conda, "_WORK", tmp_path)
+    for version, file in (("12.9", "cuda12.yaml"), ("13.0", "cuda13.yaml")):
+        arguments = conda._variant((version, Path("/usr/local/cuda")), ROOT)
+        assert arguments[1] == ROOT / "recipe" / "variants" / file
+        assert "90a-real" in Path(arguments[3]).read_text(encoding="utf-8")
+    assert conda._variant(("11.8", Path("/usr/local/cuda")), ROOT) is None
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_sources_are_exported_as_git_would_commit_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = load("house.source")
+    root, out = tmp_path / "root", tmp_path / "out"
+    (root / "sub").mkdir(parents=True)
+    monkeypatch.setattr(source, "ROOT", root)
+    for name, text in ((".gitignore", "*.o\n"), ("a.txt", "1"), ("sub/b c.txt", "2"), ("a.o", "x"), ("gone", "3")):
+        (root / name).write_text(text, encoding="utf-8")
+    for words in (["init", "-q"], ["add", "a.txt", "gone"]):
+        subprocess.run(["git", *words], cwd=root, check=True)
+    (root / "gone").unlink()
+    out.mkdir()
+    (out / "left over").write_text("", encoding="utf-8")
+    source.export(out)
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == [
+        ".gitignore",
+        "a.txt",
+        "sub/b c.txt",
+    ]
+    shutil.rmtree(root / ".git")
+    with pytest.raises(load("house.steps").StepError, match="git ls-files"):
+        source.export(out)

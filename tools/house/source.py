@@ -11,10 +11,10 @@ from .steps import StepError
 
 
 def export(folder: Path) -> Path:
-    """Copy tracked files and new ones that git does not ignore; without git, what a source distribution holds.
+    """Copy tracked files and new ones that git does not ignore into a fresh folder.
 
     Raises:
-        StepError: git does not list the files.
+        StepError: git does not list the files, for instance because this is no checkout.
     """
     shutil.rmtree(folder, ignore_errors=True)
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
