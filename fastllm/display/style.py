@@ -87,7 +87,7 @@ height:auto!important;width:auto!important;margin:0!important;padding:0!importan
 font-size:inherit!important;white-space:inherit!important;color:inherit!important}
 .flm1-blk,.flm1-blk>.widget-html-content{height:auto!important;line-height:1.5!important;overflow:visible!important;
 width:auto!important;max-width:100%!important;margin:0!important}
-.flm1-off{display:none!important}
+.flm1-blkbox{display:block!important;overflow:visible!important;height:auto!important;width:auto!important}
 """
 
 
