@@ -61,9 +61,9 @@ class StreamPane:
             if tips
             else ""
         )
-        self.widget = widgets.Box([self._tail, hint])
-        for name in ("flm1", "flm1-text", "flm1-blkbox", *(["flm1-tips"] if tips else [])):
-            self.widget.add_class(name)
+        classes = ("flm1-text", "flm1-blkbox", *(["flm1-tips"] if tips else []))
+        self._text = widgets.Box([self._tail, hint], _dom_classes=classes)
+        self.widget = widgets.Box([self._text], _dom_classes=("flm1", "flm1-blkbox"))
         self._hint = hint
         self._boxes: list[Any] = []
         self._sealed = 0  # tokens in chunks
@@ -110,7 +110,7 @@ class StreamPane:
             if box is None:
                 box = stock().Box([sealed], layout=self._tail.layout, _dom_classes=("flm1-in",))
                 self._boxes.append(box)
-                self.widget.children = (*self._boxes, self._tail, self._hint)
+                self._text.children = (*self._boxes, self._tail, self._hint)
                 messages += 3
             else:
                 box.children = (*box.children, sealed)

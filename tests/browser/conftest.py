@@ -197,7 +197,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
     tracker = folders["settings"] / "@jupyterlab" / "notebook-extension"
     tracker.mkdir(parents=True)
-    (tracker / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    (tracker / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none", "autoStartDefaultKernel": true}')
     environment = dict(
         os.environ, JUPYTER_DATA_DIR=str(folders["data"]), JUPYTER_RUNTIME_DIR=str(folders["runtime"]),
         JUPYTER_CONFIG_DIR=str(folders["config"]), IPYTHONDIR=str(folders["ipython"]), JUPYTER_PLATFORM_DIRS="1",
@@ -206,7 +206,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
         f"--port={server.address.rsplit(':', 1)[1]}", "--IdentityProvider.token=", "--ServerApp.password=",
-        "--ServerApp.disable_check_xsrf=True",
+        "--ServerApp.disable_check_xsrf=True", f"--MultiKernelManager.default_kernel_name={newest}",
         f"--ServerApp.root_dir={folders['root']}", f"--LabApp.user_settings_dir={folders['settings']}",
         "--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True",
         "--LabServerApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
@@ -257,7 +257,10 @@ class Notebook:
     """
 
     def __init__(self, jupyter: Jupyter, page: Any, name: str) -> None:
+        from playwright.sync_api import TimeoutError as PlaywrightTimeout
+
         self.jupyter, self.page, self.name = jupyter, page, name
+        self._timeout = PlaywrightTimeout
         self.frames: list[tuple[float, int]] = []
         page.on("websocket", lambda socket: socket.on("framereceived", self._note))
 
@@ -281,7 +284,14 @@ class Notebook:
     def run_next(self, *, wait: bool = True) -> None:
         """Runs the selected cell, selects the next; waits until the kernel is idle, or not."""
         before = self.page.evaluate("() => window.ran()")
-        self.command("notebook:run-cell-and-select-next")
+        for _ in range(5):  # a kernel that has only just connected may not take the first
+            self.command("notebook:run-cell-and-select-next")
+            try:
+                started = "(before) => window.ran() !== before || window.runs()"
+                self.page.wait_for_function(started, arg=before, timeout=10_000)
+                break
+            except self._timeout:
+                self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:move-cursor-up')")
         if wait:
             finished = "(before) => window.ran() !== before && !window.runs()"
             self.page.wait_for_function(finished, arg=before, timeout=60_000)
@@ -293,6 +303,14 @@ class Notebook:
     def wait_idle(self, timeout_s: float = 60) -> None:
         """Waits until no cell runs."""
         self.page.wait_for_function("() => !window.runs()", timeout=timeout_s * 1000)
+
+    def point_at(self, locator: Any) -> None:
+        """Moves the mouse onto the first line of an element, which a line break may have cut in two."""
+        locator.scroll_into_view_if_needed()
+        x, y = locator.evaluate(
+            "(e) => { const r = e.getClientRects()[0]; return [r.x + r.width / 2, r.y + r.height / 2]; }"
+        )
+        self.page.mouse.move(x, y)
 
     def ask(self, expression: str) -> Any:
         """The value of an expression in the notebook's kernel."""

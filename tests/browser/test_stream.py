@@ -103,7 +103,7 @@ def test_pointing_and_arrow_keys_show_the_alternatives(
     assert tokens.count() > 10
     third = tokens.nth(3)
     assert _tip(page, third) == ""
-    third.hover()
+    notebook.point_at(third)
     said = _tip(page, third)
     assert re.search(r"id \d+ +p [\d.]+ %", said)
     assert said.count("%") >= 6, "the token's own and five alternatives"
@@ -143,7 +143,7 @@ def test_reloading_shows_the_frozen_copy(open_notebook: Callable[..., Any], shot
     assert "model not found" not in page.inner_text("body").lower()
     assert "w140" in page.inner_text(TEXT)
     assert "300 tok" in page.inner_text(".flm1-use")
-    page.locator(".flm1-k").nth(2).hover()
+    notebook.point_at(page.locator(".flm1-k").nth(2))
     assert _tip(page, page.locator(".flm1-k").nth(2)) != ""
     shot(page.locator(".jp-OutputArea-child").first, "stream-reloaded")
 
@@ -192,5 +192,5 @@ def test_dark_theme_has_contrast(
     color = page.evaluate("() => getComputedStyle(document.querySelector('.flm1-text')).color")
     assert min(int(part) for part in re.findall(r"\d+", color)[:3]) > 180
     assert axe(page, ".jp-OutputArea-output .flm1") == []
-    page.locator(".flm1-k").nth(5).hover()
+    notebook.point_at(page.locator(".flm1-k").nth(5))
     shot(page.locator(".jp-OutputArea-child").first, "stream-dark")
