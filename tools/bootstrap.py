@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from house import conda, doctor, gpu, packages, stamps, steps
+from house import browser, conda, doctor, gpu, packages, stamps, steps
 from house.stamps import ROOT
 from house.steps import StepError, say
 
@@ -93,6 +93,8 @@ def run_tests(arguments: list[str], *, everything: bool = False) -> int:
         passed["C++ tests, TSan"] = _ctest(steps.sanitized_build(compiler, "thread"), "-L", SANITIZED_BY_TSAN)
         passed["sdist, wheels, environments of every Python here"] = _passes(run_packages)
         passed["conda recipe, built and installed"] = _passes(run_conda)
+        if why_no_browser := browser.prepare(folder):
+            print(f"\n!!! THE BROWSER TESTS WILL SKIP: {why_no_browser}.", flush=True)
     if why_no_parity:
         print(f"\n!!! THE PARITY TESTS WILL SKIP: {why_no_parity}.", flush=True)
     passed["Python tests"] = _pytest(folder, *([] if everything else ["-m", "not slow"]), *arguments)
