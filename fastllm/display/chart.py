@@ -88,7 +88,8 @@ def stacked(parts: Sequence[tuple[str, float, str]], *, label: str, width: int =
         wide = size / total * width
         color = _STACK[i % len(_STACK)]
         drawn.append(f'<rect x="{x:.1f}" width="{wide:.1f}" height="18" fill="{color}"/>')
-        mark = f'<svg width="10" height="10" aria-hidden="true"><rect width="10" height="10" fill="{color}"/></svg>'
+        square = f'<rect width="10" height="10" fill="{color}"/>'
+        mark = f'<svg class="i" width="10" height="10" aria-hidden="true">{square}</svg>'
         listed.append(row(f"{mark} {esc(name)}", number(words), number(percent(size / total))))
         x += wide
     said = ", ".join(f"{name} {words}" for name, _, words in parts)

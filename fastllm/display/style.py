@@ -76,6 +76,8 @@ animation:flm1-blink 1.1s steps(2) infinite}
 .flm1 figcaption{font-size:12px;color:var(--f-dim);max-width:60ch}
 .flm1 img{image-rendering:pixelated;border:1px solid var(--f-line);max-width:100%;display:block}
 .flm1 svg{display:block;max-width:100%}
+.flm1 svg.i{display:inline-block}
+.flm1 table.flm1-t td.flm1-bad{color:var(--f-bad)}
 .flm1 svg text{fill:var(--f-fg);font:11px var(--jp-code-font-family,ui-monospace,Menlo,Consolas,monospace)}
 .flm1 svg .d{fill:var(--f-dim)}.flm1 svg .b{fill:var(--f-bar)}.flm1 svg .b2{fill:var(--f-bar2)}
 .flm1 svg .l{stroke:var(--f-dim);stroke-width:1;fill:none}.flm1 svg .a{stroke:var(--f-acc);fill:none}

@@ -94,7 +94,9 @@ def model_html(model: Model, *, stats: bool = False) -> str:
         stats: Whether to read every weight.
     """
     rows = "".join(
-        f'<tr><th scope="row">{esc(name)}</th><td>{esc(value)}</td></tr>' for name, value in model.info._rows()
+        f'<tr><th scope="row">{esc(name)}</th><td>{esc(value)}</td></tr>'
+        for name, value in model.info._rows()
+        if name != "path"  # of this machine alone
     )
     closed = '<p class="flm1-bad">The model is closed.</p>' if model.closed else ""
     table = f'<table class="flm1-t"><caption>{esc(model.info.name)}</caption>{rows}</table>'

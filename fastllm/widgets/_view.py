@@ -144,8 +144,9 @@ class View:
         if self._cell is not None and self._cell == _cell():
             self._cell = None
             return
+        static = (self.frozen and self.runs) or not in_notebook()  # before the look: it may end meanwhile
         text, html = self._static()
-        if (self.frozen and self.runs) or not in_notebook():
+        if static:
             page().display({"text/plain": text, **({"text/html": html} if in_notebook() else {})}, raw=True)
             return
         bundle = {"text/plain": text}

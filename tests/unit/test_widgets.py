@@ -194,6 +194,21 @@ def test_shown_after_the_end_it_is_static(wire: Wire, model: Model) -> None:
     assert "text/html" in wire.displays[-1][1]
 
 
+def test_one_that_ends_while_it_is_put_on_the_page_is_shown_as_ended(wire: Wire, model: Model) -> None:
+    view = widgets.TokenStreamView(model.stream("a", max_new_tokens=30))
+    look = view._static
+
+    def slow_look() -> tuple[str, str]:
+        found = look()
+        until(lambda: view.done)
+        return found
+
+    view._static = slow_look  # type: ignore[method-assign]
+    view.show()
+    assert "not ended" not in wire.displays[-1][1]["text/html"]
+    assert "30 tok" in wire.displays[-1][1]["text/html"]
+
+
 def test_a_view_is_the_one_reader(wire: Wire, model: Model) -> None:
     stream = model.stream("a", max_new_tokens=5000)
     view = fastllm.show(stream)
