@@ -268,7 +268,8 @@ class TokenStreamView(View):
         style = html_widget(style_tag() + wrap(legend_html(self._shade), style=False), "flm1-blk")
         if self._source.tokens:
             self._pane.draw(self.tokens, live=not self._source.ended)
-        return widgets.VBox([style, self._pane.widget, self._status, self._stop])
+        head = widgets.HBox([style, self._stop], layout=widgets.Layout(justify_content="space-between"))
+        return widgets.VBox([head, self._pane.widget, self._status])  # Stop stands still while the text grows
 
     def _special_name(self, token_id: int) -> str:
         return self._model.tokenizer.decode([token_id])

@@ -261,6 +261,7 @@ class Notebook:
 
         self.jupyter, self.page, self.name = jupyter, page, name
         self._timeout = PlaywrightTimeout
+        self._at = 0
         self.frames: list[tuple[float, int]] = []
         page.on("websocket", lambda socket: socket.on("framereceived", self._note))
 
@@ -282,19 +283,26 @@ class Notebook:
         self.page.evaluate("(name) => { window.jupyterapp.commands.execute(name); }", name)
 
     def run_next(self, *, wait: bool = True) -> None:
-        """Runs the selected cell, selects the next; waits until the kernel is idle, or not."""
+        """Runs the next cell of the notebook; waits until the kernel is idle, or not."""
         before = self.page.evaluate("() => window.ran()")
+        run = "(i) => { const a = window.jupyterapp; a.shell.currentWidget.content.activeCellIndex = i;"
+        run += " a.commands.execute('notebook:run-cell'); }"
         for _ in range(5):  # a kernel that has only just connected may not take the first
-            self.command("notebook:run-cell-and-select-next")
+            self.page.evaluate(run, self._at)
             try:
                 started = "(before) => window.ran() !== before || window.runs()"
                 self.page.wait_for_function(started, arg=before, timeout=10_000)
                 break
             except self._timeout:
-                self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:move-cursor-up')")
+                continue
+        self._at += 1
         if wait:
             finished = "(before) => window.ran() !== before && !window.runs()"
             self.page.wait_for_function(finished, arg=before, timeout=60_000)
+
+    def select(self, index: int) -> None:
+        """Makes a cell the next to run."""
+        self._at = index
 
     def busy(self) -> bool:
         """Whether a cell runs."""
