@@ -23,9 +23,11 @@ import anyio
 import numpy as np
 
 import fastllm
+import fastllm._core
 from benchmarks.shapes import SHAPES, Shape, write_checkpoint
 
 PROMPT = 128
+HERE = ("--out", "--folder")
 STEPS = 128
 
 
@@ -135,6 +137,18 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if all(record["shared_ids"] for record in records) else 1
 
 
+def command_of(arguments: list[str]) -> str:
+    """The command line without the paths of this machine."""
+    kept = [a for i, a in enumerate(arguments) if a not in HERE and (i == 0 or arguments[i - 1] not in HERE)]
+    return " ".join(["python -m benchmarks.gpu", *kept])
+
+
+def device_of(name: str) -> str:
+    """The device's name with what it is."""
+    found = [text for known, _, text in fastllm._core.list_devices() if known == name]
+    return ", ".join([name, *found])
+
+
 def measure(shape: Shape, options: argparse.Namespace, argv: list[str] | None) -> dict[str, Any]:
     """Checks the ids, then times every row; prints the table as it goes."""
     folder = write_checkpoint(shape, options.folder / shape.name)
@@ -144,10 +158,10 @@ def measure(shape: Shape, options: argparse.Namespace, argv: list[str] | None) -
     floor = shape.step_bytes / options.bandwidth * 1e3
     record: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
-        "device": str(gpu.info.device),
+        "device": device_of(str(gpu.info.device)),
         "version": fastllm.__version__,
         "python": platform.python_version(),
-        "command": "python -m benchmarks.gpu " + " ".join(argv if argv is not None else sys.argv[1:]),
+        "command": command_of(argv if argv is not None else sys.argv[1:]),
         "shape": shape.name,
         "load_s": load_s,
         "floor_ms": floor,

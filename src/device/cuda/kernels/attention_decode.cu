@@ -153,6 +153,10 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c, Ro
         for (int i = lane; i < 2 * kColumns; i += 32)
           store_shared_eight((i < kColumns ? k_at : v_at) + tile_offset<kKeys>(row, i % kColumns),
                              &fresh[16 + i / kColumns][i % kColumns * 8]);
+        // The rows after it repeat the cache's row of the new key, which nobody had written: zero times NaN is NaN.
+        const uint4 zeros{};
+        for (int i = lane; i < (kKeys - 1 - row) * kColumns; i += 32)
+          store_shared_eight(v_at + tile_offset<kKeys>(row + 1 + i / kColumns, i % kColumns), &zeros);
         __syncwarp();
       }
     }
