@@ -23,6 +23,7 @@ struct SampleRow {
   int top_k = 0;             // 0: off
   float top_p = 1.0f;
   float log_min_p = -std::numeric_limits<float>::infinity();  // -inf: off
+  float typical_p = 1.0f;  // 1: off
   std::uint64_t draw = 0;   // a uniform number in [0, 2^53)
   int logprobs = -1;        // -1: none; k: the chosen token's and those of the k best, at most kMostSampledTop
   bool raw_logprobs = true;  // of the logits as they came, or of the distribution that was drawn from

@@ -41,6 +41,7 @@ void make_jobs(const SampleCall& call, int vocab, JobList& out) {
     job.top_k = row.top_k;
     job.top_p = row.top_p;
     job.log_min_p = row.log_min_p;
+    job.typical_p = row.typical_p;
     job.draw = row.draw;
     job.first_edit = row.first_edit;
     job.edits = row.edits;

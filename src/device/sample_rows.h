@@ -57,14 +57,14 @@ struct Job {
   u64 draw = 0;
   std::int32_t top = 0;  // how many of the best to list
   std::int32_t first_edit = 0, edits = 0;
-  std::int32_t unused = 0;  // no padding: jobs are compared as bytes
+  float typical_p = 1.0f;  // no padding: jobs are compared as bytes
 };
 
 FASTLLM_BOTH bool is_greedy(const Job& job) {
   return job.kind == JobKind::draw && job.temperature <= 0.0f;
 }
 FASTLLM_BOTH bool cuts(const Job& job) {
-  return !is_greedy(job) && (job.top_k > 0 || job.top_p < 1.0f || job.log_min_p > -kInfinity);
+  return !is_greedy(job) && (job.top_k > 0 || job.top_p < 1.0f || job.typical_p < 1.0f || job.log_min_p > -kInfinity);
 }
 
 struct Extreme {
@@ -521,13 +521,26 @@ FASTLLM_BOTH void gather(Team& team, const Pass& pass, int job_index, int chunk)
   }
 }
 
-// What is left of a row: logits above `key`, and those equal to it with ids up to `id`.
+// What is left of a row: logits above `key`, and those equal to it with ids up to `id`. With typical_p, of those the
+// ones whose distance from the mean surprise is at most `far`.
 struct Cut {
   u32 key = 0;
   u32 id = kEveryId;
+  bool typical = false;
+  float max = 0.0f;
+  float mean = 0.0f;  // of max - logit
+  u32 far = 0;
 };
 FASTLLM_BOTH bool keeps(const Cut& cut, u32 key, int id) {
   return key > cut.key || (key == cut.key && static_cast<u32>(id) <= cut.id);
+}
+
+// |surprise - entropy| of a token, in the order of its bits: what both have in common, log of the sum, falls out.
+FASTLLM_BOTH u32 distance(const Cut& cut, float x) {
+  return bits_of(added(added(cut.max, -x), -cut.mean)) & 0x7fffffffu;
+}
+FASTLLM_BOTH bool leaves(const Cut& cut, float x, int id) {
+  return keeps(cut, key_of(x), id) && (!cut.typical || distance(cut, x) <= cut.far);
 }
 
 // The part of a row that finish() looks at: its candidates, or the row itself.
@@ -623,7 +636,33 @@ FASTLLM_BOTH Cut make_cut(Team& team, const Pass& pass, const Source& source, co
   }
   if (job.log_min_p > -kInfinity) {
     const u32 key = key_of(added(added(max, job.log_min_p), 0.0f));
-    if (key > cut.key) cut = {key, kEveryId};
+    if (key > cut.key) {
+      cut.key = key;
+      cut.id = kEveryId;
+    }
+  }
+  if (job.typical_p < 1.0f) {
+    u64 own = 0;
+    u64 parts = 0;     // masses in 25 bits
+    u64 weighted = 0;  // times their distances in 2^-20: d * e^-d is below 0.4, so 2^19 of them fit
+    each(team, source, job, [&](float x, int id) {
+      const u64 mass_here = keeps(cut, key_of(x), id) ? mass_of(max, x) : 0;
+      if (mass_here == 0) return;
+      own += mass_here;
+      parts += mass_here >> 19;
+      weighted += (mass_here >> 19) * static_cast<u64>(added(multiplied(added(max, -x), 0x1.0p20f), 0.5f));
+    });
+    const u64 kept = sum(team, own);
+    parts = sum(team, parts);
+    weighted = sum(team, weighted);
+    cut.max = max;
+    cut.mean = static_cast<float>(static_cast<double>(weighted) / static_cast<double>(parts) * 0x1.0p-20);
+    cut.far = descend(team, 0x7f800000u, nucleus(job.typical_p, kept), [&](const auto& add) {
+                each(team, source, job, [&](float x, int id) {
+                  if (keeps(cut, key_of(x), id)) add(distance(cut, x), mass_of(max, x));
+                });
+              }).key;
+    cut.typical = true;
   }
   return cut;
 }
@@ -634,13 +673,13 @@ FASTLLM_BOTH int list_best(Team& team, const Pass& pass, const Source& source, c
                            int count, Candidate* out) {
   Shared& shared = team.shared();
   u64 own = 0;
-  each(team, source, job, [&](float x, int id) { own += keeps(cut, key_of(x), id) ? 1 : 0; });
+  each(team, source, job, [&](float x, int id) { own += leaves(cut, x, id) ? 1 : 0; });
   const u64 kept = sum(team, own);
   const u64 wanted = kept < static_cast<u64>(count) ? kept : static_cast<u64>(count);
   if (wanted == 0) return 0;
   const Found found = descend(team, 0xffffffffu, wanted, [&](const auto& add) {
     each(team, source, job, [&](float x, int id) {
-      if (keeps(cut, key_of(x), id)) add(~key_of(x), 1);
+      if (leaves(cut, x, id)) add(~key_of(x), 1);
     });
   });
   Cut best{~found.key, kEveryId};
@@ -650,7 +689,7 @@ FASTLLM_BOTH int list_best(Team& team, const Pass& pass, const Source& source, c
   if (team.rank() == 0) shared.counter = 0;
   team.sync();
   each(team, source, job, [&](float x, int id) {
-    if (keeps(cut, key_of(x), id) && keeps(best, key_of(x), id)) {
+    if (leaves(cut, x, id) && keeps(best, key_of(x), id)) {
       const u32 place = team.fetch_add(shared.counter, 1u);
       if (place < static_cast<u32>(kMostSampledTop)) shared.list[place] = {x, id};
     }
@@ -715,7 +754,7 @@ FASTLLM_BOTH void finish(Team& team, const Pass& pass, int job_index) {
       if (cutting) {
         u64 own = 0;
         each(team, source, job, [&](float x, int id) {
-          if (keeps(cut, key_of(x), id)) own += mass_of(result.max, x);
+          if (leaves(cut, x, id)) own += mass_of(result.max, x);
         });
         result.total = sum(team, own);
       } else {
@@ -737,7 +776,7 @@ FASTLLM_BOTH void finish(Team& team, const Pass& pass, int job_index) {
       const Found found = descend(team, static_cast<u32>(cutting ? pass.vocab - 1 : source.size - 1), target - before,
                                   [&](const auto& add) {
                                     each(team, source, job, [&](float x, int id) {
-                                      if (keeps(cut, key_of(x), id)) {
+                                      if (leaves(cut, x, id)) {
                                         add(static_cast<u32>(id), mass_of(result.max, x));
                                       }
                                     });

@@ -15,7 +15,7 @@ constexpr float kBanned = -std::numeric_limits<float>::infinity();
 }
 
 bool fits_device(const SamplingParams& params) {
-  return params.typical_p >= 1.0f && params.logprobs <= device::kMostSampledTop;
+  return params.logprobs <= device::kMostSampledTop;
 }
 
 bool needs_history(const SamplingParams& params) {
@@ -40,6 +40,7 @@ void DeviceRows::add(const History& history, const SamplingParams& params) {
   row.top_k = params.top_k;
   row.top_p = params.top_p;
   if (params.min_p > 0.0f) row.log_min_p = std::log(params.min_p);
+  row.typical_p = params.typical_p;
   row.draw = static_cast<std::uint64_t>(uniform(params.seed, history.tokens.size()) * 0x1.0p53);
   row.logprobs = params.logprobs;
   row.raw_logprobs = params.logprobs_mode == LogprobsMode::raw;

@@ -80,6 +80,7 @@ SamplingParams random_params(int vocab) {
   if (sometimes(2)) params.top_k = 1 + below(sometimes(3) ? vocab + 5 : 60);
   if (sometimes(2)) params.top_p = 0.05f + 0.0095f * static_cast<float>(below(100));
   if (sometimes(4)) params.min_p = 0.001f * static_cast<float>(1 + below(300));
+  if (sometimes(6)) params.typical_p = 0.2f + 0.008f * static_cast<float>(below(100));
   if (sometimes(4)) params.logit_bias = {{below(vocab), 3.5f}, {below(vocab), -kInf}};
   if (sometimes(5)) params.repetition_penalty = 1.3f;
   if (sometimes(5)) params.presence_penalty = 0.7f;

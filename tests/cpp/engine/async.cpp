@@ -54,7 +54,7 @@ RequestSpec random_spec(unsigned number) {
   params.seed = random();
   if (sometimes(3)) params.top_k = 1 + below(20);
   if (sometimes(3)) params.top_p = 0.8f;
-  if (sometimes(6)) params.typical_p = 0.7f;  // the host samples
+  if (sometimes(6)) params.typical_p = 0.7f;
   if (sometimes(4)) params.repetition_penalty = 1.4f;
   if (sometimes(6)) params.frequency_penalty = 0.5f;
   if (sometimes(5)) params.no_repeat_ngram = 2;
@@ -63,6 +63,7 @@ RequestSpec random_spec(unsigned number) {
   if (sometimes(4)) params.eos_token_ids = {below(37), below(37)};
   if (sometimes(4) && params.max_new_tokens > 0) params.min_new_tokens = below(params.max_new_tokens);
   if (sometimes(3)) params.logprobs = below(4);
+  if (sometimes(12)) params.logprobs = device::kMostSampledTop + 1;  // the host samples
   if (sometimes(2)) params.logprobs_mode = sampling::LogprobsMode::sampled;
   if (sometimes(8)) params.prompt_logprobs = 1;
   if (sometimes(4)) spec.priority = below(3);
