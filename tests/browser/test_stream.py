@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -148,7 +149,20 @@ def test_reloading_shows_the_frozen_copy(open_notebook: Callable[..., Any], shot
     shot(page.locator(".jp-OutputArea-child").first, "stream-reloaded")
 
 
-def test_a_long_stream_stays_smooth(open_notebook: Callable[..., Any]) -> None:
+def _longest_task_ms(trace: dict[str, Any]) -> float:
+    """The longest task of a page's main thread, in processor time: a busy machine does not make it longer."""
+    events = trace["traceEvents"]
+    mains = {
+        (event["pid"], event["tid"])
+        for event in events
+        if event.get("name") == "thread_name" and event["args"]["name"] == "CrRendererMain"
+    }
+    spent = [event["tdur"] for event in events if (event["pid"], event["tid"]) in mains and event.get("tdur")]
+    assert len(spent) > 100, "the trace has no processor times"
+    return max(spent) / 1000
+
+
+def test_a_long_stream_stays_smooth(open_notebook: Callable[..., Any], browser: Any) -> None:
     """2000 tokens: bounded messages and bytes, and a page that answers."""
     cells = [
         SLOW.replace("step_us=9000", "step_us=2500"),
@@ -157,21 +171,16 @@ def test_a_long_stream_stays_smooth(open_notebook: Callable[..., Any]) -> None:
     notebook = open_notebook(cells, "ipykernel7")
     notebook.run_next()
     page = notebook.page
-    worst = []
-    for _ in range(3):  # a busy machine only ever makes it slower
-        notebook.select(1)
-        page.evaluate("() => { window.longTasks = []; }")
-        notebook.frames.clear()
-        start = time.monotonic()
-        notebook.run_next()
-        span = time.monotonic() - start
-        count, size = len(notebook.frames), sum(size for _, size in notebook.frames)
-        assert count <= 16 * span + 60, f"{count} messages in {span:.1f} s"
-        assert size <= 2_500_000, f"{size} bytes"
-        worst.append(max((duration for _, duration in page.evaluate("() => window.longTasks")), default=0.0))
-        if worst[-1] <= 100:
-            break
-    assert min(worst) <= 100, f"the page stood still for {worst} ms"
+    notebook.frames.clear()
+    browser.start_tracing(page=page, categories=["toplevel"])
+    start = time.monotonic()
+    notebook.run_next()
+    span = time.monotonic() - start
+    trace = json.loads(browser.stop_tracing())
+    count, size = len(notebook.frames), sum(size for _, size in notebook.frames)
+    assert count <= 16 * span + 60, f"{count} messages in {span:.1f} s"
+    assert size <= 2_500_000, f"{size} bytes"
+    assert (worst := _longest_task_ms(trace)) <= 100, f"one task took {worst:.0f} ms of the page's main thread"
     assert notebook.ask("len(done.tokens)") == 2000
 
 
