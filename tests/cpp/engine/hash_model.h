@@ -232,6 +232,10 @@ class HashModel : public engine::StepModel {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [this] { return closing_ || !queue_.empty(); });
         if (queue_.empty()) return;
+        if (failure_) {  // a lost device does nothing more
+          queue_.clear();
+          continue;
+        }
         work = &queue_.front();
       }
       try {
