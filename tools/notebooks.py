@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import tempfile
@@ -105,6 +106,8 @@ def execute(source: Path) -> dict[str, Any]:
     import nbformat
     from nbclient import NotebookClient
 
+    for library in ("OMP", "OPENBLAS", "MKL"):  # numpy's threads wait for each other where cores are shared
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     notebook = nbformat.from_dict(bare(source))  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory(prefix="fastllm-notebook-") as folder:
         NotebookClient(

@@ -126,6 +126,8 @@ def check(number: str, answer: Any = None, /) -> Verdict:
         fact = str(error).splitlines()[0] if str(error) else "without a message"
         if callable(answer):
             return Verdict(found.number, "wrong", f"Your function raised {type(error).__name__}: {fact}")
+        if not isinstance(error, (TypeError, ValueError, IndexError, KeyError)):
+            raise  # not the answer's fault
         return Verdict(
             found.number, "wrong", f"This needs {found.kind}, and got {type(answer).__name__} {_short(answer)}."
         )
