@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from fastllm.config import AliasNotice, EngineConfig, GenerationConfig
 from fastllm.errors import (
     BatchError,
+    CaptureTooLarge,
     ConstraintError,
     ContextTooLong,
     CorruptFile,
@@ -47,6 +48,7 @@ from fastllm.errors import (
     StreamError,
     TemplateError,
     UnknownAdapter,
+    UnknownNode,
     UnsupportedArchitecture,
     UnsupportedFormat,
     WrongLoop,
@@ -69,6 +71,7 @@ from fastllm.types import (
 
 if TYPE_CHECKING:
     from fastllm import nn, ops
+    from fastllm._inside import Node
     from fastllm._opening import load, load_async
     from fastllm._ops_dtype import (
         DType,
@@ -88,10 +91,12 @@ if TYPE_CHECKING:
     from fastllm._shown import show
     from fastllm.batch import AsCompleted, BatchStream
     from fastllm.blocking import BlockingModel, BlockingStream
+    from fastllm.capture import Capture, LogitLens
     from fastllm.chat import BlockingChat, Chat
     from fastllm.chat_template import ChatTemplate
     from fastllm.model import Model
     from fastllm.nn import register
+    from fastllm.steer import Ablate, Add, Replace, Scale, Steering
     from fastllm.stream import TokenStream
     from fastllm.tensor import Tensor, arange, cat, full, ones, zeros
     from fastllm.tokenizer import Tokenizer
@@ -100,15 +105,23 @@ if TYPE_CHECKING:
 
 # Names that need the native module or more: imported when first used, so that `import fastllm` stays quick.
 _LAZY = {
+    "Ablate": "fastllm.steer",
+    "Add": "fastllm.steer",
     "AsCompleted": "fastllm.batch",
     "BatchStream": "fastllm.batch",
     "BlockingChat": "fastllm.chat",
     "BlockingModel": "fastllm.blocking",
     "BlockingStream": "fastllm.blocking",
+    "Capture": "fastllm.capture",
     "Chat": "fastllm.chat",
     "ChatTemplate": "fastllm.chat_template",
     "DType": "fastllm._ops_dtype",
+    "LogitLens": "fastllm.capture",
     "Model": "fastllm.model",
+    "Node": "fastllm._inside",
+    "Replace": "fastllm.steer",
+    "Scale": "fastllm.steer",
+    "Steering": "fastllm.steer",
     "Tensor": "fastllm.tensor",
     "TokenStream": "fastllm.stream",
     "Tokenizer": "fastllm.tokenizer",
@@ -139,6 +152,8 @@ _LAZY = {
 }
 
 __all__ = [
+    "Ablate",
+    "Add",
     "AliasNotice",
     "AsCompleted",
     "BatchError",
@@ -146,6 +161,8 @@ __all__ = [
     "BlockingChat",
     "BlockingModel",
     "BlockingStream",
+    "Capture",
+    "CaptureTooLarge",
     "Chat",
     "ChatTemplate",
     "Completion",
@@ -171,18 +188,23 @@ __all__ = [
     "InvalidRequest",
     "InvalidSchema",
     "LoadError",
+    "LogitLens",
     "LoopBlocked",
     "Message",
     "MissingTensor",
     "Model",
     "ModelInfo",
+    "Node",
     "OutOfMemory",
     "Prompt",
     "QueueFull",
     "RenderedPrompt",
+    "Replace",
     "Request",
+    "Scale",
     "Scores",
     "ShapeError",
+    "Steering",
     "StreamBusy",
     "StreamConsumed",
     "StreamError",
@@ -194,6 +216,7 @@ __all__ = [
     "Tokenizer",
     "TopToken",
     "UnknownAdapter",
+    "UnknownNode",
     "UnsupportedArchitecture",
     "UnsupportedFormat",
     "Usage",

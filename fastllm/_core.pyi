@@ -111,6 +111,11 @@ class Graph:
     def slice(self, value: Value, start: int, stop: int) -> Value:
         """Of the last axis."""
     def set_output(self, logits: Value) -> None: ...
+    def tap(self, name: str, value: Value, *, pattern: bool = False) -> None:
+        """Names a value for looking inside; pattern: the weights of the attention that made it."""
+    @property
+    def taps(self) -> list[tuple[str, tuple[int | str, ...], bool]]:
+        """(name, shape of the value, pattern), in the order of the forward."""
     def dump(self) -> str:
         """One line a node: `%12 [tokens, 896] f32 = rms_norm(%11, model.norm.weight) eps=1e-06  # model.norm`."""
 
@@ -125,7 +130,15 @@ class Program:
         context_length: int,
         kv_dtype: str = "auto",
         passes: Sequence[str] | None = None,
-    ) -> None: ...
+        probes: bool = False,
+        share: Program | None = None,
+    ) -> None:
+        """probes: keep what the graph's taps name in being, for a Probe. share: a program of the same graph whose weights
+        on the device are used instead of copied."""
+    @property
+    def taps(self) -> list[tuple[str, tuple[int, ...], bool]]:
+        """With probes: (name, shape of one token's row, pattern). A Probe names taps by their index; the index behind the
+        last means the logits."""
     @property
     def vocab_size(self) -> int: ...
     @property
@@ -182,6 +195,32 @@ def sample_logits(
     Engine.submit; draws: how many, with seeds seed, seed + 1 ... Gives ids [draws], and of the last draw logprob, top ((id, logprob)
     pairs) and logits [vocab]: what was chosen from, -inf where a stage dropped the token."""
 
+class Probe:
+    """What one request looks at and changes while it runs; for Engine.submit, once."""
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        reads: Sequence[int],
+        edits: Sequence[tuple[int, tuple[int, int], tuple[int, int], float, npt.NDArray[np.float32]]],
+        max_bytes: int,
+        group: int = 0,
+    ) -> None:
+        """program: made with probes. reads: taps, ascending. edits: (tap, positions, elements of a row, scale, add): x = x * scale +
+        add, add empty, one row, or a row for each position. group: requests of one group share cached prefixes with each other alone;
+        0 for probes that edit nothing."""
+    @property
+    def positions(self) -> int:
+        """How many positions are complete."""
+    @property
+    def token_ids(self) -> list[int]:
+        """The tokens at these positions."""
+    @property
+    def nbytes(self) -> int: ...
+    def read(self, index: int, row: Sequence[int]) -> npt.NDArray[np.float32]:
+        """A copy of what the index-th of `reads` has so far: [positions, *row], of a pattern [heads, positions, positions]."""
+
 class Engine:
     """Scheduler, KV pool and step thread around a Program. Thread-safe."""
 
@@ -211,8 +250,11 @@ class Engine:
         priority: int = 0,
         lookahead: int = 256,
         keep_logits: bool = False,
+        continued: int = 0,
+        probe: Probe | None = None,
     ) -> Request:
         """Queues a request (never blocks). params: fields of sampling/params.h. lookahead -1: no limit. tag comes back from drain().
+        continued: the last so many of token_ids are output that exists already (a fork). probe: looks inside.
         keep_logits: the raw float32 logits of every prompt position are kept for Request.logits(), nothing is generated when
         max_new_tokens is 0. Raises InvalidRequest (empty prompt, id outside the vocabulary), InvalidConfig, ContextTooLong (prompt
         tokens, limit), QueueFull (retry_after_s), EngineClosed, EngineDead, ForkedProcess."""

@@ -20,7 +20,7 @@ from fastllm.errors import InvalidRequest, ShapeError
 if TYPE_CHECKING:
     from fastllm.tensor import Tensor
 
-__all__ = ["KvLayer", "Recorder", "Symbol", "name_scope"]
+__all__ = ["KvLayer", "Recorder", "Symbol", "name_scope", "tap_name"]
 
 _SCOPE: ContextVar[str] = ContextVar("fastllm_scope", default="")
 
@@ -33,6 +33,12 @@ def name_scope(path: str) -> Iterator[None]:
         yield
     finally:
         _SCOPE.reset(token)
+
+
+def tap_name(label: str) -> str:
+    """The name of a value of the module at work: "blocks.3.attn.q" in the layer of index 3, "embed" outside of one."""
+    block = next((part for part in _SCOPE.get().split(".") if part.isdigit()), None)
+    return label if block is None else f"blocks.{block}.{label}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,7 @@ class Recorder:
         self._constants: dict[str, tuple[_core.Tensor, _core.Value]] = {}
         self._by_handle: dict[int, str] = {}
         self._names: set[str] = set()
+        self._tapped: set[str] = set()
 
     def token_ids(self) -> Symbol:
         """The ids of the step's tokens, int32 [tokens]."""
@@ -166,6 +173,15 @@ class Recorder:
     def slice_last(self, x: Symbol, start: int, stop: int) -> Symbol:
         """Records a window of the last axis."""
         return Symbol(self.graph.slice(x.value, start, stop), self)
+
+    def tap(self, x: Symbol, label: str, *, pattern: bool = False) -> None:
+        """Gives a value a name for looking inside, in the module at work; a number is added if the name is taken."""
+        name = candidate = tap_name(label)
+        count = 2
+        while candidate in self._tapped:
+            candidate, count = f"{name}_{count}", count + 1
+        self._tapped.add(candidate)
+        self.graph.tap(candidate, x.value, pattern=pattern)
 
     def _free(self, name: str) -> str:
         """The name, or the name with a number if it is taken."""

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from fastllm.config import GenerationConfig
     from fastllm.tokenizer import Tokenizer
 
-__all__ = ["as_messages", "encode_prompt", "fresh_seed", "is_messages", "native_params", "render"]
+__all__ = [
+    "as_messages",
+    "encode_prompt",
+    "fresh_seed",
+    "is_messages",
+    "native_params",
+    "render",
+]
 
 
 def fresh_seed() -> int:

@@ -22,13 +22,15 @@ from fastllm import errors
 from fastllm._loops import loop_in_this_thread
 from fastllm.batch import BatchResults, batch_error
 from fastllm.stream import RequestHandle, StreamText, Ticket
-from fastllm.types import Completion, Message, Prompt, Request, Scores, Token
+from fastllm.types import Completion, Message, Prompt, Request, Scores, Token, TopToken
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from fastllm.capture import Capture
     from fastllm.config import GenerationConfig, GenerationFields
     from fastllm.model import Model
+    from fastllm.steer import SteerLike
 
 __all__ = ["BlockingModel", "BlockingStream"]
 
@@ -121,6 +123,14 @@ class BlockingStream(RequestHandle):
             raise outcome
         return outcome
 
+    def fork(
+        self, *, at: int, token: int | str | Token | TopToken | None = None, **overrides: Unpack[GenerationFields]
+    ) -> BlockingStream:
+        """Another answer that begins like this one and then goes its own way; see `TokenStream.fork`."""
+        model = self._ticket.model
+        prompt, config, options = model._fork(self._ticket, self._tokens, at, token, overrides)
+        return model.blocking._open(prompt, config, **options)
+
     def close(self) -> None:
         """Cancels the request if it runs, and waits (at most 5 s) until its memory is free."""
         if self._ended_as() is None:
@@ -164,11 +174,23 @@ class BlockingModel:
         adapter: str | None = None,
         priority: int = 0,
         request_id: str | None = None,
+        capture: Sequence[str] | None = None,
+        steer: SteerLike | None = None,
+        max_capture_bytes: int | None = None,
         **overrides: Unpack[GenerationFields],
     ) -> BlockingStream:
         """Starts a request and gives its tokens as they come: ``for token in model.blocking.stream("...")``."""
         merged = self._model._merge(config, overrides, single=True)
-        return self._open(prompt, merged, adapter=adapter, priority=priority, request_id=request_id)
+        return self._open(
+            prompt,
+            merged,
+            adapter=adapter,
+            priority=priority,
+            request_id=request_id,
+            capture=capture,
+            steer=steer,
+            max_capture_bytes=max_capture_bytes,
+        )
 
     def generate(
         self,
@@ -179,10 +201,13 @@ class BlockingModel:
         adapter: str | None = None,
         priority: int = 0,
         request_id: str | None = None,
+        steer: SteerLike | None = None,
         **overrides: Unpack[GenerationFields],
     ) -> Completion:
         """Runs a request to its end."""
-        stream = self.stream(prompt, config, adapter=adapter, priority=priority, request_id=request_id, **overrides)
+        stream = self.stream(
+            prompt, config, adapter=adapter, priority=priority, request_id=request_id, steer=steer, **overrides
+        )
         return stream.result()
 
     def stream_chat(
@@ -196,12 +221,25 @@ class BlockingModel:
         adapter: str | None = None,
         priority: int = 0,
         request_id: str | None = None,
+        capture: Sequence[str] | None = None,
+        steer: SteerLike | None = None,
+        max_capture_bytes: int | None = None,
         **overrides: Unpack[GenerationFields],
     ) -> BlockingStream:
         """Starts the answer to a conversation."""
         merged = self._model._merge(config, overrides, single=True)
         ids = self._model.render(messages, tools=tools, template_kwargs=template_kwargs).token_ids
-        return self._open(ids, merged, adapter=adapter, priority=priority, request_id=request_id, chat=True)
+        return self._open(
+            ids,
+            merged,
+            adapter=adapter,
+            priority=priority,
+            request_id=request_id,
+            chat=True,
+            capture=capture,
+            steer=steer,
+            max_capture_bytes=max_capture_bytes,
+        )
 
     def chat(
         self,
@@ -214,6 +252,7 @@ class BlockingModel:
         adapter: str | None = None,
         priority: int = 0,
         request_id: str | None = None,
+        steer: SteerLike | None = None,
         **overrides: Unpack[GenerationFields],
     ) -> Completion:
         """Answers a conversation."""
@@ -225,6 +264,7 @@ class BlockingModel:
             adapter=adapter,
             priority=priority,
             request_id=request_id,
+            steer=steer,
             **overrides,
         )
         return stream.result()
@@ -330,18 +370,34 @@ class BlockingModel:
             except Exception as error:
                 return error
 
-    def score(self, prompt: Prompt, continuation: str | Sequence[int], /) -> Scores:
+    def score(self, prompt: Prompt, continuation: str | Sequence[int], /, *, steer: SteerLike | None = None) -> Scores:
         """How probable a continuation is; see `Model.score`."""
         ids, start = self._model._score_ids(prompt, continuation)
-        stream = self._open(ids, self._model._scoring(), prompt_only=True)
+        stream = self._open(ids, self._model._scoring(), prompt_only=True, steer=steer)
         stream.result()
         return self._model._scores(stream, start)
 
-    def logits(self, prompt: Prompt, /) -> npt.NDArray[np.float32]:
+    def logits(self, prompt: Prompt, /, *, steer: SteerLike | None = None) -> npt.NDArray[np.float32]:
         """The raw logits behind every token of a prompt, float32 [tokens, vocab]; see `Model.logits`."""
-        stream = self._open(prompt, self._model._looking(), prompt_only=True, keep_logits=True)
+        stream = self._open(prompt, self._model._looking(), prompt_only=True, keep_logits=True, steer=steer)
         stream.result()
         return stream._request.logits()
+
+    def capture(
+        self,
+        prompt: Prompt,
+        /,
+        *names: str,
+        config: GenerationConfig | None = None,
+        steer: SteerLike | None = None,
+        max_capture_bytes: int | None = None,
+        **overrides: Unpack[GenerationFields],
+    ) -> Capture:
+        """What the running engine computes inside the model; see `Model.capture`."""
+        merged, options = self._model._capture_options(names, config, overrides)
+        stream = self._open(prompt, merged, steer=steer, max_capture_bytes=max_capture_bytes, **options)
+        stream.result()
+        return self._model._captured(stream)
 
     def _open(self, prompt: Prompt, config: GenerationConfig, **options: Any) -> BlockingStream:
         _warn_if_on_a_loop()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchError",
+    "CaptureTooLarge",
     "ConstraintError",
     "ContextTooLong",
     "CorruptFile",
@@ -49,6 +50,7 @@ __all__ = [
     "StreamError",
     "TemplateError",
     "UnknownAdapter",
+    "UnknownNode",
     "UnsupportedArchitecture",
     "UnsupportedFormat",
     "WrongLoop",
@@ -262,6 +264,42 @@ class ContextTooLong(InvalidRequest):
         super().__init__(message, hint=hint)
         self.prompt_tokens = prompt_tokens
         self.limit = limit
+
+
+class CaptureTooLarge(InvalidRequest):
+    """What a request was to capture takes more memory than it may.
+
+    Attributes:
+        needed_bytes: Bytes it takes, as far as known, or None.
+        max_bytes: Bytes it may take, or None.
+    """
+
+    code = "capture_too_large"
+
+    def __init__(
+        self, message: str = "", *, hint: str = "", needed_bytes: int | None = None, max_bytes: int | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.needed_bytes = needed_bytes
+        self.max_bytes = max_bytes
+
+
+class UnknownNode(InvalidRequest):
+    """A name means no value inside the model.
+
+    Attributes:
+        name: The name asked for.
+        matches: Names like it.
+    """
+
+    code = "unknown_node"
+
+    def __init__(
+        self, message: str = "", *, hint: str = "", name: str | None = None, matches: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+        self.matches = tuple(matches)
 
 
 class UnknownAdapter(InvalidRequest):

@@ -15,10 +15,14 @@ from anyio import CancelScope, get_cancelled_exc_class, to_thread
 
 from fastllm import _core, _prompts
 from fastllm._delivery import Delivery
+from fastllm._fork import TokenLike, fork_arguments
+from fastllm._inside import Inside, Node
 from fastllm._loops import worker_limiter
 from fastllm.batch import AsCompleted, BatchResults, BatchSource, BatchStream, batch_error
+from fastllm.capture import DEFAULT_CAPTURE_BYTES, Capture
 from fastllm.config import EngineConfig, GenerationConfig, GenerationFields
 from fastllm.errors import InvalidConfig, InvalidRequest
+from fastllm.steer import Steering, SteerLike
 from fastllm.stream import RequestHandle, Ticket, TokenStream
 from fastllm.types import (
     Completion,
@@ -115,6 +119,7 @@ class Model:
         self.config = dict(config or {})
         self._eos = tuple(dict.fromkeys(eos_token_ids or tokenizer.eos_ids))
         self._program = program
+        self._inside = Inside(module, program)
         self._vocab = _vocab(tokenizer, program.vocab_size)
         self._engine = _core.Engine(
             program,
@@ -143,6 +148,9 @@ class Model:
         adapter: str | None = None,
         priority: int = 0,
         request_id: str | None = None,
+        capture: Sequence[str] | None = None,
+        steer: SteerLike | None = None,
+        max_capture_bytes: int | None = None,
         **overrides: Unpack[GenerationFields],
     ) -> TokenStream:
         """Starts a request and gives its tokens as they come.
@@ -156,15 +164,29 @@ class Model:
             adapter: Name of a loaded adapter.
             priority: Higher runs first.
             request_id: A name for results and logs; made up if None.
+            capture: Names and globs of nodes (see `nodes`) to be kept in `TokenStream.capture` while it runs. Such a
+                request takes nothing from the prefix cache, and its steps are slower; other requests are not.
+            steer: Edits of nodes by name, see `fastllm.steer`; for this request alone.
+            max_capture_bytes: Most memory of the capture, in bytes; None: 256 MiB.
             **overrides: Fields of `GenerationConfig`, laid over both.
 
         Raises:
             InvalidConfig: A field is unknown, out of range, or contradicts another.
-            InvalidRequest: The prompt is empty or no prompt; `ContextTooLong` if it does not fit.
+            InvalidRequest: The prompt is empty or no prompt; `ContextTooLong` if it does not fit; `UnknownNode` for a
+                name that is none; `CaptureTooLarge`.
             EngineError: `QueueFull`, `EngineClosed`, `EngineDead` or `ForkedProcess`.
         """
         merged = self._merge(config, overrides, single=True)
-        return self._open(prompt, merged, adapter=adapter, priority=priority, request_id=request_id)
+        return self._open(
+            prompt,
+            merged,
+            adapter=adapter,
+            priority=priority,
+            request_id=request_id,
+            capture=capture,
+            steer=steer,
+            max_capture_bytes=max_capture_bytes,
+        )
 
     async def generate(
         self,
@@ -175,6 +197,7 @@ class Model:
         adapter: str | None = None,
         priority: int = 0,
         request_id: str | None = None,
+        steer: SteerLike | None = None,
         **overrides: Unpack[GenerationFields],
     ) -> Completion:
         """Runs a request to its end. Cancelling the call cancels the request.
@@ -182,7 +205,8 @@ class Model:
         Args and errors are those of `stream`.
         """
         merged = self._merge(config, overrides, single=True)
-        return await self._open(prompt, merged, adapter=adapter, priority=priority, request_id=request_id).result()
+        stream = self._open(prompt, merged, adapter=adapter, priority=priority, request_id=request_id, steer=steer)
+        return await stream.result()
 
     def stream_chat(
         self,
@@ -195,6 +219,9 @@ class Model:
         adapter: str | None = None,
         priority: int = 0,
         request_id: str | None = None,
+        capture: Sequence[str] | None = None,
+        steer: SteerLike | None = None,
+        max_capture_bytes: int | None = None,
         **overrides: Unpack[GenerationFields],
     ) -> TokenStream:
         """Starts the answer to a conversation.
@@ -208,6 +235,9 @@ class Model:
             adapter: Name of a loaded adapter.
             priority: Higher runs first.
             request_id: A name for results and logs.
+            capture: As in `stream`.
+            steer: As in `stream`.
+            max_capture_bytes: As in `stream`.
             **overrides: Fields of `GenerationConfig`.
 
         Raises:
@@ -217,7 +247,17 @@ class Model:
         """
         merged = self._merge(config, overrides, single=True)
         ids = self.render(messages, tools=tools, template_kwargs=template_kwargs).token_ids
-        return self._open(ids, merged, adapter=adapter, priority=priority, request_id=request_id, chat=True)
+        return self._open(
+            ids,
+            merged,
+            adapter=adapter,
+            priority=priority,
+            request_id=request_id,
+            chat=True,
+            capture=capture,
+            steer=steer,
+            max_capture_bytes=max_capture_bytes,
+        )
 
     async def chat(
         self,
@@ -230,6 +270,7 @@ class Model:
         adapter: str | None = None,
         priority: int = 0,
         request_id: str | None = None,
+        steer: SteerLike | None = None,
         **overrides: Unpack[GenerationFields],
     ) -> Completion:
         """Answers a conversation; `Completion.message` is the answer as a message.
@@ -244,6 +285,7 @@ class Model:
             adapter=adapter,
             priority=priority,
             request_id=request_id,
+            steer=steer,
             **overrides,
         )
         return await stream.result()
@@ -369,33 +411,99 @@ class Model:
 
     # --- looking at the model's mind
 
-    async def score(self, prompt: Prompt, continuation: str | Sequence[int], /) -> Scores:
+    async def score(
+        self, prompt: Prompt, continuation: str | Sequence[int], /, *, steer: SteerLike | None = None
+    ) -> Scores:
         """How probable a continuation is.
 
         Args:
             prompt: What stands before it.
             continuation: Text or token ids; text is tokenized together with a text prompt, as it would be in one.
+            steer: As in `stream`; positions count in prompt and continuation together.
 
         Raises:
             InvalidRequest: One of them is empty, or both together do not fit into the context.
         """
         ids, start = self._score_ids(prompt, continuation)
-        stream = self._open(ids, self._scoring(), prompt_only=True)
+        stream = self._open(ids, self._scoring(), prompt_only=True, steer=steer)
         await stream.result()
         return self._scores(stream, start)
 
-    async def logits(self, prompt: Prompt, /) -> npt.NDArray[np.float32]:
+    async def logits(self, prompt: Prompt, /, *, steer: SteerLike | None = None) -> npt.NDArray[np.float32]:
         """The raw logits behind every token of a prompt.
 
         Args:
             prompt: Text, token ids or messages.
+            steer: As in `stream`.
 
         Returns:
             float32 [tokens, vocab]; row i are the scores for token i + 1.
         """
-        stream = self._open(prompt, self._looking(), prompt_only=True, keep_logits=True)
+        stream = self._open(prompt, self._looking(), prompt_only=True, keep_logits=True, steer=steer)
         await stream.result()
         return stream._request.logits()
+
+    async def capture(
+        self,
+        prompt: Prompt,
+        /,
+        *names: str,
+        config: GenerationConfig | None = None,
+        steer: SteerLike | None = None,
+        max_capture_bytes: int | None = None,
+        **overrides: Unpack[GenerationFields],
+    ) -> Capture:
+        """What the running engine computes inside the model, for every token of a prompt and of what follows it.
+
+            cap = await model.capture("The cat sat on the", "blocks.*.attn.pattern", "logits")
+            cap.attention(layer=3, head=1)
+
+        Args:
+            prompt: Text, token ids or messages.
+            *names: Names and globs of nodes; `nodes` lists them. None: all of them.
+            config: Laid over the model's defaults.
+            steer: As in `stream`; what is captured is what the edits leave.
+            max_capture_bytes: Most memory, in bytes; None: 256 MiB.
+            **overrides: Fields of `GenerationConfig`. Without ``max_new_tokens`` nothing is generated; with it, the
+                positions of what is generated are captured, too.
+
+        Raises:
+            UnknownNode: A name means no node; it has names that are close.
+            CaptureTooLarge: It takes more than ``max_capture_bytes``.
+            InvalidRequest: As in `stream`.
+            EngineError: As in `stream`.
+        """
+        merged, options = self._capture_options(names, config, overrides)
+        await to_thread.run_sync(self._inside.program, limiter=worker_limiter())  # the first time it is compiled
+        stream = self._open(prompt, merged, steer=steer, max_capture_bytes=max_capture_bytes, **options)
+        await stream.result()
+        return self._captured(stream)
+
+    def nodes(self, pattern: str = "*", /) -> tuple[Node, ...]:
+        """The values inside the model that `capture` and `steer` can name, in the order of the forward.
+
+        Args:
+            pattern: A name or glob, such as "blocks.0.*".
+
+        Raises:
+            UnknownNode: It means none.
+        """
+        return tuple(self._inside.nodes[index] for index in self._inside.select([pattern]))
+
+    def steer(self, edits: SteerLike, /) -> Steering:
+        """Edits checked once, for many requests (``steer=``), which then share cached prefixes.
+
+            quiet = model.steer({"blocks.3.attn.z": fastllm.Ablate(head=2)})
+            await model.generate("...", steer=quiet)
+
+        Args:
+            edits: `Ablate`, `Scale`, `Add` or `Replace`, one or several for a name or glob.
+
+        Raises:
+            UnknownNode: A name means no node.
+            InvalidRequest: An edit does not fit its node.
+        """
+        return self._inside.steering(edits)
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids of a text.
@@ -605,10 +713,21 @@ class Model:
         copy: int = 0,
         prompt_only: bool = False,
         keep_logits: bool = False,
+        capture: Sequence[str] | None = None,
+        steer: SteerLike | None = None,
+        max_capture_bytes: int | None = None,
+        kept: tuple[Token, ...] = (),
     ) -> Ticket:
         """Submits a request. With ``prompt_only`` nothing is generated, so the prompt may fill the context."""
         _prompts.check_adapter(adapter)
         ids = _prompts.encode_prompt(self.tokenizer, prompt)
+        all_ids = ids + tuple(token.id for token in kept)
+        steering = None if steer is None else self._inside.steering(steer)
+        reads = [] if capture is None else self._inside.select(capture)
+        probe = None
+        most = DEFAULT_CAPTURE_BYTES if max_capture_bytes is None else max_capture_bytes
+        if reads or steering is not None:
+            probe = self._inside.probe(reads, steering, prompt_tokens=len(ids), max_bytes=most)
         seed = _prompts.fresh_seed() if config.seed is None else (config.seed + copy) % 2**64
         params = _prompts.native_params(
             config,
@@ -622,14 +741,19 @@ class Model:
             params["max_new_tokens"] = 0
         lookahead = self.engine_config.lookahead if config.lookahead == "engine" else config.lookahead
         request = self._engine.submit(
-            ids,
+            all_ids,
             params,
             channel=channel,
             tag=tag,
             priority=priority,
             lookahead=-1 if lookahead is None else lookahead,
             keep_logits=keep_logits,
+            continued=len(kept),
+            probe=probe,
         )
+        seen = None
+        if probe is not None and reads:
+            seen = Capture(self, self._inside, probe, reads, prompt_tokens=len(ids), max_bytes=most)
         return Ticket(
             model=self,
             request=request,
@@ -641,6 +765,40 @@ class Model:
             chat=chat or _prompts.is_messages(prompt),
             echo=self._echo(ids, config) if config.echo else (),
             lookahead=lookahead,
+            capture=seen,
+            options={"adapter": adapter, "priority": priority, "steer": steering},
+            kept=kept,
+        )
+
+    def _capture_options(
+        self, names: Sequence[str], config: GenerationConfig | None, overrides: GenerationFields
+    ) -> tuple[GenerationConfig, dict[str, Any]]:
+        """Settings of `capture`, and whether it looks at the prompt alone."""
+        fields: GenerationFields = {"lookahead": None, **overrides}
+        asked = {"max_new_tokens", "max_tokens", "max_length"} & overrides.keys()
+        prompt_only = config is None and not asked
+        if overrides.get("max_new_tokens") == 0:
+            prompt_only = fields.pop("max_new_tokens") == 0
+        return self._merge(config, fields, single=True), {"capture": names or ("*",), "prompt_only": prompt_only}
+
+    @staticmethod
+    def _captured(stream: RequestHandle) -> Capture:
+        if stream.capture is None:
+            raise InvalidRequest("[capture] nothing was captured.")
+        return stream.capture
+
+    @staticmethod
+    def _fork(
+        ticket: Ticket, tokens: Sequence[Token], at: int, token: TokenLike | None, overrides: Mapping[str, Any]
+    ) -> tuple[tuple[int, ...], GenerationConfig, dict[str, Any]]:
+        return fork_arguments(ticket, tokens, at, token, overrides)
+
+    def _detokenizer(self, config: GenerationConfig) -> _core.Detokenizer:
+        return _core.Detokenizer(
+            self._vocab,
+            stop=list(config.stop),
+            include_stop=config.include_stop,
+            skip_special=config.skip_special_tokens,
         )
 
     def _echo(self, ids: Sequence[int], config: GenerationConfig) -> tuple[Token, ...]:

@@ -39,6 +39,7 @@ from fastllm._ops_elementwise import (
 from fastllm._ops_record import KvLayer, Symbol
 from fastllm._ops_shapes import argmax, cast, cat, permute, reshape, slice_last, split, topk
 from fastllm._ops_step import EagerStep, Step, SymbolicStep
+from fastllm._ops_tap import tap
 from fastllm.errors import InvalidRequest, ShapeError
 from fastllm.tensor import Tensor
 
@@ -82,6 +83,7 @@ __all__ = [
     "square",
     "sub",
     "tanh",
+    "tap",
     "topk",
 ]
 
@@ -284,6 +286,8 @@ def attention(
 
     Returns:
         [T, H, Dv].
+
+    For looking inside it names "attn.rot_q", "attn.rot_k", "attn.pattern" and "attn.z".
     """
     if q.ndim != 3 or k.ndim != 3 or v.ndim != 3 or q.shape[2] != k.shape[2] or k.shape[1] != v.shape[1]:
         fact = f"[attention] q {list(q.shape)}, k {list(k.shape)} and v {list(v.shape)} do not fit together"
@@ -303,8 +307,10 @@ def attention(
             raise InvalidRequest(
                 f"[attention] layer {layer} is used twice.", hint="Each attention needs its own index."
             )
+    q, k = tap(q, "attn.rot_q"), tap(k, "attn.rot_k")
     run_many("kv_write", [k, v], {"layer": layer}, step=_real(step), name="kv_write")
-    return run("attention", q, [], attrs, step=_real(step), name=name)
+    mixed = run("attention", q, [], attrs, step=_real(step), name=name)
+    return tap(tap(mixed, "attn.pattern", pattern=True), "attn.z")
 
 
 def _written(recorder: Any, layer: int) -> bool:

@@ -8,8 +8,8 @@ from anywhere, sets a native flag; nothing asynchronous is needed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -19,12 +19,13 @@ from fastllm import errors
 from fastllm.types import Completion, FinishReason, Message, RequestState, Timing, Token, TopToken, Usage
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from fastllm import _core
     from fastllm._delivery import Mailbox
     from fastllm._loops import Loop
-    from fastllm.config import GenerationConfig
+    from fastllm.capture import Capture
+    from fastllm.config import GenerationConfig, GenerationFields
     from fastllm.model import Model
 
 __all__ = ["RequestHandle", "StreamText", "Ticket", "TokenStream"]
@@ -49,6 +50,9 @@ class Ticket:
         chat: Whether the answer is a message.
         echo: The prompt as tokens, if it is to be given first.
         lookahead: Tokens it may run ahead of its reader; None: to its end.
+        capture: What it captures, if anything.
+        options: The other arguments it was made with, for its forks.
+        kept: For a fork: the output that it begins with. It is part of ``prompt_ids`` of the engine's request alone.
     """
 
     model: Model
@@ -61,6 +65,9 @@ class Ticket:
     chat: bool = False
     echo: tuple[Token, ...] = ()
     lookahead: int | None = None
+    capture: Capture | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    kept: tuple[Token, ...] = ()
 
 
 class StreamText(str, Generic[_IteratorT]):
@@ -99,16 +106,18 @@ class RequestHandle:
         self._ticket = ticket
         self._request = ticket.request
         self._ahead: deque[tuple[Any, ...]] = deque()  # taken from the engine, not yet read
-        self._echo = deque(ticket.echo)
+        self._echo = deque((*ticket.echo, *ticket.kept))
         self._tokens: list[Token] = []
         self._pieces: list[str] = []
-        self._generated = 0  # tokens read that the engine made
+        self._generated = len(ticket.kept)  # tokens of the answer that the engine made and that were read, or kept
         self._wanted = 0  # what the engine was told we want, if it looks
         self._stride = _stride(ticket)  # tell it after so many tokens only
         self._cut = False  # cancelled by us: what was not read is dropped
         self._exhausted = False
         self._end: dict[str, Any] | None = None
         self._completion: Completion | None = None
+        if ticket.capture is not None:
+            ticket.capture._follow(self)
 
     # --- looking
 
@@ -155,6 +164,11 @@ class RequestHandle:
         if self._completion is None and (self._exhausted or self._cut) and (end := self._ended_as()) is not None:
             self._completion = self._complete(end)
         return self._completion
+
+    @property
+    def capture(self) -> Capture | None:
+        """What the request captures (``capture=`` when it was made); it grows while the request runs."""
+        return self._ticket.capture
 
     @property
     def config(self) -> GenerationConfig:
@@ -292,6 +306,8 @@ class RequestHandle:
             return
         if end["reason"] == "error":
             facts = dict(end["error"])
+            if facts["code"] == errors.CaptureTooLarge.code and self._ticket.capture is not None:
+                facts["max_bytes"] = self._ticket.capture.max_bytes
             raise errors.from_code(facts.pop("code"), facts.pop("message"), facts.pop("hint"), **facts)
         model = self._ticket.model
         if end["reason"] == "cancelled" and not self._cut and model.closed and not model.exiting:
@@ -312,13 +328,13 @@ class RequestHandle:
             tokens[-1] = replace(last, text=last.text + end["tail_text"], bytes=last.bytes + end["tail_bytes"])
         text = "".join(token.text for token in tokens)
         logprobs, top = _prompt_logprobs(ticket)
-        return Completion(
+        completion = Completion(
             text=text,
             tokens=tuple(tokens),
             finish_reason=reason,
             stop=end["stop"] if reason == "stop" else None,
             usage=Usage(**end["usage"]),
-            timing=_timing(end),
+            timing=_timing(end, len(ticket.kept)),
             seed=ticket.seed,
             adapter=ticket.adapter,
             model=ticket.model.info.name,
@@ -328,6 +344,9 @@ class RequestHandle:
             prompt_logprobs=logprobs,
             prompt_top=top,
         )
+        if ticket.capture is not None:
+            ticket.capture._ended(completion)
+        return completion
 
 
 def _stride(ticket: Ticket) -> int:
@@ -343,11 +362,11 @@ def _token(raw: tuple[Any, ...], reason: FinishReason | None, tail: tuple[str, b
     return Token(id_, text + tail[0], data + tail[1], index, logprob, alternatives, special, time_s, reason)
 
 
-def _timing(end: dict[str, Any]) -> Timing:
+def _timing(end: dict[str, Any], kept: int) -> Timing:
     timing: dict[str, Any] = dict(end["timing"])
     usage = end["usage"]
-    computed = usage["prompt_tokens"] - usage["cached_tokens"]
-    later = usage["completion_tokens"] - 1
+    computed = usage["prompt_tokens"] + kept - usage["cached_tokens"]
+    later = usage["completion_tokens"] - kept - 1
     prefill_s, decode_s = timing["prefill_s"], timing["decode_s"]
     timing["prefill_tps"] = computed / prefill_s if prefill_s > 0 else 0.0
     timing["decode_tps"] = later / decode_s if later > 0 and decode_s > 0 else 0.0
@@ -479,6 +498,30 @@ class TokenStream(RequestHandle):
     ) -> None:
         self._entered = False
         await self.aclose()
+
+    def fork(
+        self, *, at: int, token: int | str | Token | TopToken | None = None, **overrides: Unpack[GenerationFields]
+    ) -> TokenStream:
+        """Another answer that begins like this one and then goes its own way; this one is not touched.
+
+        The fork is an answer of its own: `tokens`, `text`, the completion and iteration begin with what it keeps. The
+        engine takes the keys of the common beginning from its prefix cache, block by block, so little is computed twice
+        (`Usage.cached_tokens` says how much was shared).
+
+            other = stream.fork(at=3, token=" not")
+
+        Args:
+            at: Tokens 0 ... at - 1 are kept; at most as many as were read.
+            token: What stands at ``at`` instead: an id, a text that is one token, or one of ``stream.tokens[i].top``.
+                None: it is sampled anew, which makes a difference with another seed or other settings.
+            **overrides: Fields of `GenerationConfig`, laid over this request's. The seed stays, unless given.
+
+        Raises:
+            InvalidRequest: ``at`` was not read yet, or ``token`` is no single token.
+        """
+        model = self._ticket.model
+        prompt, config, options = model._fork(self._ticket, self._tokens, at, token, overrides)
+        return model._open(prompt, config, **options)
 
     # --- waiting
 

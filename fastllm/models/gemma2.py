@@ -34,8 +34,12 @@ class Gemma2Block(nn.Module):
 
     def forward(self, x: A, step: Step) -> A:
         """[T, hidden] -> [T, hidden]."""
-        x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), step))
-        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
+        normed = ops.tap(self.input_layernorm(ops.tap(x, "resid_pre")), "ln1")
+        added = ops.tap(self.post_attention_layernorm(self.self_attn(normed, step)), "attn_out")
+        x = ops.tap(x + added, "resid_mid")
+        normed = ops.tap(self.pre_feedforward_layernorm(x), "ln2")
+        added = ops.tap(self.post_feedforward_layernorm(self.mlp(normed)), "mlp_out")
+        return ops.tap(x + added, "resid_post")
 
 
 class Gemma2Decoder(nn.Module):
@@ -69,10 +73,10 @@ class Gemma2Decoder(nn.Module):
 
     def forward(self, ids: A, step: Step) -> A:
         """[T] -> [T, hidden]."""
-        x = self.embed_tokens(ids)
+        x = ops.tap(self.embed_tokens(ids), "embed")
         for layer in self.layers:
             x = layer(x, step)
-        return self.norm(x)
+        return ops.tap(self.norm(x), "ln_final")
 
 
 @nn.register("Gemma2ForCausalLM", "gemma2")
@@ -89,5 +93,12 @@ class Gemma2ForCausalLM(nn.Model):
 
     def forward(self, ids: A, step: Step) -> A:
         """[T] -> [T, vocab]."""
-        logits = self.lm_head(self.model(ids, step))
+        return self._logits(self.model(ids, step))
+
+    def unembed(self, x: A) -> A:
+        """[T, hidden] -> [T, vocab]."""
+        return self._logits(self.model.norm(x))
+
+    def _logits(self, x: A) -> A:
+        logits = self.lm_head(x)
         return ops.softcap(logits, self.cap) if self.cap else logits

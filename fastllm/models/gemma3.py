@@ -54,10 +54,10 @@ class Gemma3Decoder(nn.Module):
 
     def forward(self, ids: A, step: Step) -> A:
         """[T] -> [T, hidden]."""
-        x = self.embed_tokens(ids)
+        x = ops.tap(self.embed_tokens(ids), "embed")
         for layer in self.layers:
             x = layer(x, step)
-        return self.norm(x)
+        return ops.tap(self.norm(x), "ln_final")
 
 
 @nn.register("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration", "gemma3_text", "gemma3")
@@ -87,5 +87,12 @@ class Gemma3ForCausalLM(nn.Model):
 
     def forward(self, ids: A, step: Step) -> A:
         """[T] -> [T, vocab]."""
-        logits = self.lm_head(self.model(ids, step))
+        return self._logits(self.model(ids, step))
+
+    def unembed(self, x: A) -> A:
+        """[T, hidden] -> [T, vocab]."""
+        return self._logits(self.model.norm(x))
+
+    def _logits(self, x: A) -> A:
+        logits = self.lm_head(x)
         return ops.softcap(logits, self.cap) if self.cap else logits

@@ -35,6 +35,7 @@ class GPT2Attention(nn.Module):
             part.reshape(-1, self.heads, self.head_dim)
             for part in ops.split(self.c_attn(x), (self.hidden, self.hidden, self.hidden))
         )
+        q, k, v = ops.tap(q, "attn.q"), ops.tap(k, "attn.k"), ops.tap(v, "attn.v")
         mixed = ops.attention(q, k, v, step, layer=self.layer, scale=self.scale)
         return self.c_proj(mixed.reshape(-1, self.hidden))
 
@@ -51,7 +52,8 @@ class GPT2MLP(nn.Module):
 
     def forward(self, x: A) -> A:
         """[T, hidden] -> [T, hidden]."""
-        return self.c_proj(ops.activation(self.activation, self.c_fc(x)))
+        inner = ops.activation(self.activation, ops.tap(self.c_fc(x), "mlp.pre"))
+        return self.c_proj(ops.tap(inner, "mlp.post"))
 
 
 class GPT2Block(nn.Module):
@@ -66,8 +68,10 @@ class GPT2Block(nn.Module):
 
     def forward(self, x: A, step: Step) -> A:
         """[T, hidden] -> [T, hidden]."""
-        x = x + self.attn(self.ln_1(x), step)
-        return x + self.mlp(self.ln_2(x))
+        normed = ops.tap(self.ln_1(ops.tap(x, "resid_pre")), "ln1")
+        x = ops.tap(x + ops.tap(self.attn(normed, step), "attn_out"), "resid_mid")
+        normed = ops.tap(self.ln_2(x), "ln2")
+        return ops.tap(x + ops.tap(self.mlp(normed), "mlp_out"), "resid_post")
 
 
 class GPT2Decoder(nn.Module):
@@ -84,10 +88,10 @@ class GPT2Decoder(nn.Module):
 
     def forward(self, ids: A, step: Step) -> A:
         """[T] -> [T, hidden]."""
-        x = self.wte(ids) + self.wpe(step.positions)
+        x = ops.tap(self.wte(ids), "embed") + ops.tap(self.wpe(step.positions), "pos_embed")
         for block in self.h:
             x = block(x, step)
-        return self.ln_f(x)
+        return ops.tap(self.ln_f(x), "ln_final")
 
 
 @nn.register("GPT2LMHeadModel", "gpt2")
@@ -119,3 +123,7 @@ class GPT2LMHeadModel(nn.Model):
     def forward(self, ids: A, step: Step) -> A:
         """[T] -> [T, vocab]."""
         return self.lm_head(self.transformer(ids, step))
+
+    def unembed(self, x: A) -> A:
+        """[T, hidden] -> [T, vocab]."""
+        return self.lm_head(self.transformer.ln_f(x))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from fastllm import nn
+from fastllm import nn, ops
 from fastllm._ops_array import A
 from fastllm.nn import Config, RotaryEmbedding, Step
 
@@ -35,8 +35,10 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: A, step: Step) -> A:
         """[T, hidden] -> [T, hidden]."""
-        x = x + self.self_attn(self.input_layernorm(x), step)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        normed = ops.tap(self.input_layernorm(ops.tap(x, "resid_pre")), "ln1")
+        x = ops.tap(x + ops.tap(self.self_attn(normed, step), "attn_out"), "resid_mid")
+        normed = ops.tap(self.post_attention_layernorm(x), "ln2")
+        return ops.tap(x + ops.tap(self.mlp(normed), "mlp_out"), "resid_post")
 
 
 class Decoder(nn.Module):
@@ -54,10 +56,10 @@ class Decoder(nn.Module):
 
     def forward(self, ids: A, step: Step) -> A:
         """[T] -> [T, hidden]."""
-        x = self.embed_tokens(ids)
+        x = ops.tap(self.embed_tokens(ids), "embed")
         for layer in self.layers:
             x = layer(x, step)
-        return self.norm(x)
+        return ops.tap(self.norm(x), "ln_final")
 
 
 @nn.register("LlamaForCausalLM", "llama")
@@ -79,6 +81,10 @@ class LlamaForCausalLM(nn.Model):
     def forward(self, ids: A, step: Step) -> A:
         """[T] -> [T, vocab]."""
         return self.lm_head(self.model(ids, step))
+
+    def unembed(self, x: A) -> A:
+        """[T, hidden] -> [T, vocab]."""
+        return self.lm_head(self.model.norm(x))
 
 
 def head_dim(config: Config, default: int | None = None) -> int:

@@ -22,7 +22,8 @@ class Phi3MLP(nn.Module):
     def forward(self, x: A) -> A:
         """[T, hidden] -> [T, hidden]."""
         gate, up = ops.split(self.gate_up_proj(x), (self.inner, self.inner))
-        return self.down_proj(ops.gated(gate, up, activation=self.activation))
+        gate, up = ops.tap(gate, "mlp.pre"), ops.tap(up, "mlp.up")
+        return self.down_proj(ops.tap(ops.gated(gate, up, activation=self.activation), "mlp.post"))
 
 
 class Phi3Block(nn.Module):
@@ -43,8 +44,10 @@ class Phi3Block(nn.Module):
 
     def forward(self, x: A, step: Step) -> A:
         """[T, hidden] -> [T, hidden]."""
-        x = x + self.self_attn(self.input_layernorm(x), step)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        normed = ops.tap(self.input_layernorm(ops.tap(x, "resid_pre")), "ln1")
+        x = ops.tap(x + ops.tap(self.self_attn(normed, step), "attn_out"), "resid_mid")
+        normed = ops.tap(self.post_attention_layernorm(x), "ln2")
+        return ops.tap(x + ops.tap(self.mlp(normed), "mlp_out"), "resid_post")
 
 
 class Phi3Decoder(nn.Module):
@@ -61,10 +64,10 @@ class Phi3Decoder(nn.Module):
 
     def forward(self, ids: A, step: Step) -> A:
         """[T] -> [T, hidden]."""
-        x = self.embed_tokens(ids)
+        x = ops.tap(self.embed_tokens(ids), "embed")
         for layer in self.layers:
             x = layer(x, step)
-        return self.norm(x)
+        return ops.tap(self.norm(x), "ln_final")
 
 
 @nn.register("Phi3ForCausalLM", "phi3")
@@ -81,3 +84,7 @@ class Phi3ForCausalLM(nn.Model):
     def forward(self, ids: A, step: Step) -> A:
         """[T] -> [T, vocab]."""
         return self.lm_head(self.model(ids, step))
+
+    def unembed(self, x: A) -> A:
+        """[T, hidden] -> [T, vocab]."""
+        return self.lm_head(self.model.norm(x))

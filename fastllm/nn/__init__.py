@@ -1,6 +1,7 @@
 """What model files are made of. See ``fastllm/models/llama.py`` for a model, ``Module`` for how names come about."""
 
 from fastllm._ops_step import EagerStep, Step, SymbolicStep
+from fastllm._ops_tap import watch
 from fastllm.nn.attention import Attention
 from fastllm.nn.config import Config
 from fastllm.nn.layers import MLP, Conv1D, Embedding, GatedMLP, LayerNorm, Linear, RMSNorm
@@ -32,4 +33,5 @@ __all__ = [
     "parameter",
     "record",
     "register",
+    "watch",
 ]

@@ -84,6 +84,7 @@ class Attention(Module):
         q = q.reshape(-1, self.heads, self.head_dim)
         k = k.reshape(-1, self.kv_heads, self.head_dim)
         v = v.reshape(-1, self.kv_heads, self.head_dim)
+        q, k, v = ops.tap(q, "attn.q"), ops.tap(k, "attn.k"), ops.tap(v, "attn.v")
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         rotary = self._rotary[0]

@@ -116,8 +116,8 @@ class GatedMLP(Module):
 
     def forward(self, x: A) -> A:
         """[T, hidden] -> [T, hidden]."""
-        inner: A = ops.gated(self.gate_proj(x), self.up_proj(x), activation=self.activation)
-        return self.down_proj(inner)
+        gate, up = ops.tap(self.gate_proj(x), "mlp.pre"), ops.tap(self.up_proj(x), "mlp.up")
+        return self.down_proj(ops.tap(ops.gated(gate, up, activation=self.activation), "mlp.post"))
 
 
 class MLP(Module):
@@ -130,7 +130,8 @@ class MLP(Module):
 
     def forward(self, x: A) -> A:
         """[T, hidden] -> [T, hidden]."""
-        return self.down_proj(ops.activation(self.activation, self.up_proj(x)))
+        inner = ops.activation(self.activation, ops.tap(self.up_proj(x), "mlp.pre"))
+        return self.down_proj(ops.tap(inner, "mlp.post"))
 
 
 def rounded(value: float, dtype: DType) -> float:

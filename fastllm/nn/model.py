@@ -46,6 +46,16 @@ class Model(Module):
         """Ids [T] int32 -> logits [T, vocab]."""
         raise InvalidRequest(f"[nn] {type(self).__name__} has no forward.", hint="Define forward(self, ids, step).")
 
+    def unembed(self, x: A) -> A:
+        """The logits [T, vocab] that a state of the residual stream [T, hidden] stands for: last norm and output table.
+
+        Architectures that define it can be looked at with the logit lens.
+        """
+        raise InvalidRequest(
+            f"[nn] {type(self).__name__} does not say how its residual stream becomes logits.",
+            hint="Define unembed(self, x): usually self.lm_head(self.model.norm(x)).",
+        )
+
     def __call__(self, ids: Any, step: Step | None = None, /) -> Any:
         """Logits [T, vocab] of token ids: numbers for a list of ids, a Symbol while recording.
 

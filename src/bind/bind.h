@@ -63,6 +63,7 @@ void bind_op(py::module_& m);       // run_op, EagerStep
 void bind_graph(py::module_& m);    // Graph, Value, Program
 void bind_vocab(py::module_& m);    // Vocab, Detokenizer
 void bind_request(py::module_& m);  // Request
+void bind_probe(py::module_& m);    // Probe
 void bind_engine(py::module_& m);   // Engine, after_fork_in_child
 
 }  // namespace fastllm::bind

@@ -36,7 +36,8 @@ std::unique_ptr<EngineHandle> make_engine(const py::object& program, const Vocab
 }
 
 std::unique_ptr<RequestHandle> submit(EngineHandle& self, const py::object& token_ids, const py::dict& params,
-                                      int channel, std::int64_t tag, int priority, int lookahead, bool keep_logits) {
+                                      int channel, std::int64_t tag, int priority, int lookahead, bool keep_logits,
+                                      int continued, std::shared_ptr<engine::RequestProbe> probe) {
   engine::RequestSpec spec;
   spec.prompt = token_ids_from(token_ids, "submit");
   spec.params = params_from(params);
@@ -45,6 +46,8 @@ std::unique_ptr<RequestHandle> submit(EngineHandle& self, const py::object& toke
   spec.priority = priority;
   spec.lookahead = lookahead;
   spec.keep_logits = keep_logits;
+  spec.continued = continued;
+  spec.probe = std::move(probe);
   return std::make_unique<RequestHandle>(self.shared(), self.get().submit(std::move(spec)));
 }
 
@@ -116,7 +119,8 @@ void bind_engine(py::module_& m) {
            py::arg("kv_memory_bytes"), py::arg("block_tokens"), py::arg("max_batch_tokens"), py::arg("prefill_chunk"),
            py::arg("max_queue"), py::arg("deterministic"), py::arg("prefix_cache"), py::arg("asynchronous") = true)
       .def("submit", &submit, py::arg("token_ids"), py::arg("params"), py::kw_only(), py::arg("channel") = 0,
-           py::arg("tag") = 0, py::arg("priority") = 0, py::arg("lookahead") = 256, py::arg("keep_logits") = false)
+           py::arg("tag") = 0, py::arg("priority") = 0, py::arg("lookahead") = 256, py::arg("keep_logits") = false,
+           py::arg("continued") = 0, py::arg("probe") = py::none())
       .def("open_channel", [](EngineHandle& self) { return self.get().open_channel(); })
       .def(
           "close_channel", [](EngineHandle& self, int channel) { self.get().close_channel(channel); },

@@ -98,6 +98,21 @@ void bind_graph_class(py::module_& m) {
           "set_output",
           [](const Shared& self, const ValueHandle& logits) { self->set_output(id_in(self, logits, "set_output")); },
           py::arg("logits"))
+      .def(
+          "tap",
+          [](const Shared& self, const std::string& name, const ValueHandle& value, bool pattern) {
+            self->tap(name, id_in(self, value, "tap"), pattern);
+          },
+          py::arg("name"), py::arg("value"), py::kw_only(), py::arg("pattern") = false)
+      .def_property_readonly("taps",
+                             [](const Shared& self) {
+                               py::list out;
+                               for (const graph::Tap& tap : self->taps) {
+                                 const graph::Type& type = self->values[static_cast<std::size_t>(tap.value)].type;
+                                 out.append(py::make_tuple(tap.name, shape_tuple(type), tap.pattern));
+                               }
+                               return out;
+                             })
       .def("dump", &Graph::dump);
 }
 
@@ -153,12 +168,14 @@ py::array_t<float> program_logits(const ProgramHandle& self, const graph::EagerS
 }
 
 std::shared_ptr<ProgramHandle> compile(const Graph& graph, const DeviceHandle& device, int context_length,
-                                       const std::string& kv_dtype, std::optional<std::vector<std::string>> passes) {
+                                       const std::string& kv_dtype, std::optional<std::vector<std::string>> passes,
+                                       bool probes, const ProgramHandle* share) {
   auto handle = std::make_shared<ProgramHandle>();
   const Graph recorded = graph;  // another thread may go on recording
   py::gil_scoped_release unlocked;
-  auto program = std::make_shared<graph::Program>(recorded, device.backend,
-                                                  graph::ProgramOptions{context_length, kv_dtype, std::move(passes)});
+  auto program = std::make_shared<graph::Program>(
+      recorded, device.backend,
+      graph::ProgramOptions{context_length, kv_dtype, std::move(passes), probes, share ? share->graph : nullptr});
   handle->graph = program.get();
   handle->model = std::move(program);
   handle->device = device;
@@ -173,7 +190,8 @@ void bind_graph(py::module_& m) {
   using Shared = std::shared_ptr<ProgramHandle>;
   py::class_<ProgramHandle, Shared>(m, "Program")
       .def(py::init(&compile), py::arg("graph"), py::arg("device"), py::kw_only(), py::arg("context_length"),
-           py::arg("kv_dtype") = "auto", py::arg("passes") = py::none())
+           py::arg("kv_dtype") = "auto", py::arg("passes") = py::none(), py::arg("probes") = false,
+           py::arg("share") = py::none())
       .def_property_readonly("vocab_size", [](const ProgramHandle& self) { return self.model->vocab_size(); })
       .def_property_readonly("context_length", [](const ProgramHandle& self) { return self.model->context_length(); })
       .def_property_readonly("weight_bytes", [](const ProgramHandle& self) { return self.model->weight_bytes(); })
@@ -192,6 +210,16 @@ void bind_graph(py::module_& m) {
                                  layers.append(layer);
                                }
                                return layers;
+                             })
+      .def_property_readonly("taps",
+                             [](const ProgramHandle& self) {
+                               py::list out;
+                               for (const device::TapInfo& tap : self.model->taps()) {
+                                 py::list row;
+                                 for (const std::int64_t size : tap.row.dims()) row.append(size);
+                                 out.append(py::make_tuple(tap.name, py::tuple(row), tap.pattern));
+                               }
+                               return out;
                              })
       .def("logits", &program_logits, py::arg("step"), py::arg("rows") = py::none())
       .def("dump",

@@ -12,5 +12,6 @@ PYBIND11_MODULE(_core, m) {
   fastllm::bind::bind_graph(m);
   fastllm::bind::bind_vocab(m);
   fastllm::bind::bind_request(m);
+  fastllm::bind::bind_probe(m);
   fastllm::bind::bind_engine(m);
 }

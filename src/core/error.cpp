@@ -40,6 +40,8 @@ const char* error_code_name(ErrorCode code) {
       return "forked_process";
     case ErrorCode::constraint_error:
       return "constraint_error";
+    case ErrorCode::capture_too_large:
+      return "capture_too_large";
   }
   return "internal";
 }

@@ -28,6 +28,7 @@ enum class ErrorCode {
   engine_dead,
   forked_process,
   constraint_error,
+  capture_too_large,
 };
 
 // The stable snake_case name: the Python attribute `code` and the HTTP `code`.

@@ -14,6 +14,7 @@
 
 #include "core/tensor.h"
 #include "device/op.h"
+#include "device/probe.h"
 #include "device/sample.h"
 #include "device/step.h"
 
@@ -84,6 +85,9 @@ class Backend {
 
   // Error(dtype_error/shape_error) for a weight no kernel can read. Keeps its parts' storage alive.
   virtual std::unique_ptr<PackedLinear> pack_linear(std::span<const LinearPart> parts, PackOptions options = {}) = 0;
+  // The same memory as a plain product whose columns lie in alternating groups of 8, gate and up: for looking at both.
+  // Null where this backend packs nothing gated.
+  virtual std::shared_ptr<PackedLinear> ungated([[maybe_unused]] const PackedLinear& gated) { return nullptr; }
   // Passes beyond the default ones that pay here (graph/passes): "gated_linear", "linear_float",
   // "rope_kv_write", "rope_attention".
   virtual std::vector<std::string> fusions() const { return {}; }
@@ -108,6 +112,9 @@ class Backend {
   // what they alone know (dtype support). Returns when queued (GPU) or done (CPU).
   virtual void run(const OpCall& call, const StepView* step) = 0;
   virtual void synchronize() = 0;
+
+  // For probes: never part of a plain step. All of the call is host memory.
+  virtual void attention_pattern(const PatternCall& call) { device::attention_pattern(call); }
 
   std::mutex& mutex() { return mutex_; }  // eager callers hold it during run()
 

@@ -159,6 +159,14 @@ std::shared_ptr<Request> Engine::submit(RequestSpec spec) {
                  "Was the prompt made with another model's tokenizer?");
     }
   }
+  if (spec.continued < 0 || static_cast<std::size_t>(spec.continued) >= spec.prompt.size()) {
+    core::fail(core::ErrorCode::invalid_request, core::cat("[submit] ", spec.continued, " of ", spec.prompt.size(),
+                                                           " tokens are output; at least 1 must be the prompt."));
+  }
+  if (spec.probe && !spec.probe->claim()) {
+    core::fail(core::ErrorCode::invalid_request, "[submit] the probe serves another request already.",
+               "Make one for each request.");
+  }
   if (spec.lookahead < -1) {
     core::fail(core::ErrorCode::invalid_config,
                core::cat("[submit] lookahead is ", spec.lookahead, "; -1 (no limit) or more."));
@@ -353,15 +361,24 @@ bool Engine::collect() {
     const RequestSpec& spec = active->request->spec;
     active->id = active->arrival = active->request->id;
     active->priority = spec.priority;
-    active->prompt_tokens = static_cast<int>(spec.prompt.size());
+    active->prompt_tokens = static_cast<int>(spec.prompt.size()) - spec.continued;
     active->all_rows = active->request->all_rows();
     active->most_tokens = token_limit_;
     if (spec.params.max_new_tokens > 0) {
       active->most_tokens = std::min(active->most_tokens, active->prompt_tokens + spec.params.max_new_tokens);
     }
+    if (spec.probe) {
+      active->probe = spec.probe.get();
+      active->adapter = spec.probe->group();
+      active->every_position = spec.probe->captures();
+      active->all_rows = active->all_rows || spec.probe->reads_logits();
+    }
     const int output = spec.params.max_new_tokens < 0 ? 1024 : std::min(spec.params.max_new_tokens, 1024);
     active->tokens.reserve(spec.prompt.size() + at(output));
     active->tokens = spec.prompt;
+    for (int i = active->prompt_tokens; i < active->size(); ++i)  // what was said before was shown before
+      active->detokenizer.push(spec.prompt[at(i)], /*hold=*/i - active->prompt_tokens + 1 >= spec.params.min_new_tokens,
+                               piece_);
     scheduler_->add(active.get());
     actives_.push_back(std::move(active));
   }

@@ -15,6 +15,7 @@
 #include <variant>
 #include <vector>
 
+#include "engine/probe.h"
 #include "engine/sequence.h"
 #include "sampling/chain.h"
 #include "sampling/params.h"
@@ -62,6 +63,8 @@ struct RequestSpec {  // what submit() takes
   int priority = 0;
   int lookahead = 256;  // -1: no limit
   bool keep_logits = false;
+  int continued = 0;  // the last so many tokens of `prompt` are the beginning of the output: a fork of another request
+  std::shared_ptr<RequestProbe> probe;
 };
 
 class Request {
@@ -77,10 +80,10 @@ class Request {
   enum class Phase : std::uint8_t { fresh, started, ended };
   std::atomic<Phase> phase{Phase::fresh};
   std::atomic<bool> cancelled{false};
-  std::atomic<bool> abandoned{false};   // nobody will read it
+  std::atomic<bool> abandoned{false};  // nobody will read it
   std::atomic<std::int64_t> wanted{0};  // output tokens the reader has asked for
   std::atomic<SequenceState> state{SequenceState::queued};
-  std::atomic<int> prompt_done{0};      // prompt tokens computed; never goes back
+  std::atomic<int> prompt_done{0};  // prompt tokens computed; never goes back
 
   bool leave_fresh(Phase to) {
     Phase expected = Phase::fresh;
@@ -99,13 +102,13 @@ class Request {
   std::deque<TokenEvent> unread;
   std::optional<Finish> finish;
   std::condition_variable arrived;  // for a blocking reader
-  int readers = 0;                  // that wait on it
+  int readers = 0;  // that wait on it
   bool in_news = false;
-  bool prompt_ready = false;        // the two below are complete and change no more
+  bool prompt_ready = false;  // the two below are complete and change no more
 
   // Written by the step thread until prompt_ready.
   std::vector<sampling::RowLogprob> prompt_logprobs;  // [prompt]; the first is meaningless
-  std::unique_ptr<float[]> logits;                    // [prompt, vocab] with keep_logits
+  std::unique_ptr<float[]> logits;  // [prompt, vocab] with keep_logits
 };
 
 }  // namespace fastllm::engine

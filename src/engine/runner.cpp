@@ -28,7 +28,7 @@ std::size_t kv_bytes_per_token(const StepModel& model) {
 }
 
 Runner::Runner(std::shared_ptr<StepModel> model, const StepLimits& limits, int blocks, int block_tokens, int max_blocks)
-    : model_(std::move(model)), block_tokens_(block_tokens), max_blocks_(max_blocks) {
+    : model_(std::move(model)), limits_(limits), block_tokens_(block_tokens), max_blocks_(max_blocks) {
   model_->reserve(limits);
   for (const KvSpec& spec : model_->kv_layers()) {
     device::KvLayer layer;
@@ -104,7 +104,7 @@ device::StepView Runner::lay_out(std::span<const Work> work) {
 }
 
 std::span<float> Runner::run(std::span<const Work> work) {
-  return model_->run(lay_out(work));
+  return probed(work) ? run_probed(work) : model_->run(lay_out(work));
 }
 
 void Runner::launch(std::span<const Work> work) {

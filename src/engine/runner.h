@@ -24,13 +24,19 @@ class Runner {
   std::span<float> run(std::span<const Work> work);
   // Queues the step of an asynchronous model; see StepModel::launch().
   void launch(std::span<const Work> work);
+  // Of these some are probed; they run by themselves, on their probe's model, behind the others. A probe that cannot be
+  // served says so (RequestProbe::failure), and its rows mean nothing.
+  static bool probed(std::span<const Work> work);
+  std::span<float> run_probed(std::span<const Work> work);
 
   std::size_t kv_bytes() const { return kv_bytes_; }
 
  private:
-  device::StepView lay_out(std::span<const Work> work);
+  device::StepView lay_out(std::span<const Work> work);  // valid until the next call
+  std::span<const float> run_probes(StepModel& model, std::span<const Work> work);
 
   std::shared_ptr<StepModel> model_;
+  StepLimits limits_;
   int block_tokens_;
   int max_blocks_;  // of the longest possible sequence
   std::size_t kv_bytes_ = 0;
@@ -40,6 +46,7 @@ class Runner {
   std::vector<std::int64_t> slots_;                                          // [T]
   std::vector<std::int32_t> query_start_, kv_len_, rope_len_, block_table_;  // [S + 1], [S], [S], [S, max_blocks]
   std::vector<std::int32_t> selected_rows_;                                  // [R]
+  std::vector<float> gathered_;                                              // [R, vocab] of a probed step
 };
 
 }  // namespace fastllm::engine

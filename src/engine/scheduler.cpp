@@ -95,7 +95,8 @@ int Scheduler::needed_blocks(const Sequence& sequence) const {
 }
 
 bool Scheduler::may_reuse(const Sequence& sequence) const {
-  return !sequence.all_rows && (config_.rope_threshold == 0 || sequence.prompt_tokens <= config_.rope_threshold);
+  return !sequence.all_rows && !sequence.every_position &&
+         (config_.rope_threshold == 0 || sequence.prompt_tokens <= config_.rope_threshold);
 }
 
 // With length-dependent RoPE a token must be run at the length at which it was, or would have been, run the first time.

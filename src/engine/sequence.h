@@ -8,6 +8,8 @@
 
 namespace fastllm::engine {
 
+class RequestProbe;
+
 enum class SequenceState : std::uint8_t { queued, prefill, running, parked, done };
 const char* state_name(SequenceState state);
 
@@ -19,6 +21,9 @@ struct Sequence {
   std::uint64_t adapter = 0;  // the weights that make its keys: prefixes are shared within one adapter
   int prompt_tokens = 0;
   bool all_rows = false;  // logits of every prompt position are wanted (prompt_logprobs, keep_logits): no prefix reuse
+
+  bool every_position = false;  // all of them are looked at: no prefix reuse
+  RequestProbe* probe = nullptr;  // what of it is looked at or changed in each step
 
   std::vector<std::int32_t> tokens;  // prompt, then output; the engine appends
   // Of those, how many at the end are drawn but not known yet: in steps that were launched and not collected. Their

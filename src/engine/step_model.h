@@ -11,6 +11,7 @@
 
 #include "core/dtype.h"
 #include "device/backend.h"
+#include "device/probe.h"
 #include "device/sample.h"
 #include "device/step.h"
 
@@ -59,6 +60,14 @@ class StepModel {
   virtual void launch(const device::StepView& /*step*/) {}
   virtual void sample(const device::SampleCall& /*call*/) {}
   virtual void collect(std::vector<device::SampledRow>& /*out*/) {}
+
+  // Values that probes can name; none: this model was not made to be looked into.
+  virtual std::span<const device::TapInfo> taps() const { return {}; }
+  // run() with some of the sequences looked into, which may take its time.
+  virtual std::span<float> run_probed(const device::StepView& step,
+                                      std::span<const device::ProbedSequence> /*probed*/) {
+    return run(step);
+  }
 };
 
 }  // namespace fastllm::engine

@@ -81,7 +81,7 @@ bool Engine::needs_host() const {
   if (!config_.asynchronous || !model_->asynchronous()) return true;
   return std::ranges::any_of(work_, [](const Work& work) {
     const auto& active = static_cast<const Active&>(*work.sequence);
-    return (active.all_rows && active.rows_done < active.prompt_tokens) ||
+    return active.probe != nullptr || (active.all_rows && active.rows_done < active.prompt_tokens) ||
            !sampling::fits_device(active.request->spec.params);
   });
 }
@@ -202,7 +202,12 @@ void Engine::run_here() {
     const int end_of_chunk = work_[i].start + work_[i].count;
     counters_.prompt_tokens += static_cast<std::uint64_t>(std::min(end_of_chunk, active.prompt_tokens) -
                                                           std::min(work_[i].start, active.prompt_tokens));
-    if (active.all_rows) take_prompt_rows(active, work_[i], logits, row);
+    if (active.probe && active.probe->failure()) {
+      const core::Error& error = *active.probe->failure();
+      end_with_error(active, core::error_code_name(error.code()), error.what(), error.hint(), "");
+    } else if (active.all_rows) {
+      take_prompt_rows(active, work_[i], logits, row);
+    }
     row += at(work_[i].rows());
   }
   scheduler_->advance();

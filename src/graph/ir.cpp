@@ -180,6 +180,46 @@ void Graph::set_output(int logits) {
   output = logits;
 }
 
+void Graph::tap(const std::string& name, int value, bool pattern) {
+  const Value& tapped = values[static_cast<std::size_t>(check_id(value, "tap"))];
+  for (const Tap& other : taps)
+    if (other.name == name)
+      fail(ErrorCode::invalid_request,
+           cat("[tap] the name '", name, "' is taken: it means the value '",
+               values[static_cast<std::size_t>(other.value)].name, "'."),
+           "Give each value a name of its own.");
+  if (tapped.kind != ValueKind::node || tapped.type.lead != Lead::tokens)
+    fail(ErrorCode::invalid_request,
+         cat("[tap] '", name, "' is ", tapped.kind == ValueKind::node ? "computed" : "given", " with shape ",
+             tapped.type.str(), ", but only computed values of [tokens, ...] can be looked at."));
+  if (pattern) {
+    const int maker = producers()[static_cast<std::size_t>(value)];
+    if (maker < 0 || !node_as<device::Attention>(nodes[static_cast<std::size_t>(maker)]))
+      fail(ErrorCode::invalid_request,
+           cat("[tap] '", name, "' asks for an attention pattern, but '", tapped.name, "' was made by no attention."));
+  }
+  taps.push_back({name, value, pattern});
+}
+
+bool Graph::kept(const Node& node) const {
+  return keep.contains(node.name) || std::ranges::any_of(node.outputs, [&](int id) { return pinned.contains(id); });
+}
+
+void Graph::pin_taps() {
+  const std::vector<int> made_by = producers();
+  for (const Tap& tap : taps) {
+    int value = tap.value;
+    pinned.insert(value);
+    if (tap.pattern) pinned.insert(nodes[static_cast<std::size_t>(made_by[static_cast<std::size_t>(value)])].inputs[0]);
+    for (int maker = made_by[static_cast<std::size_t>(value)];
+         maker >= 0 && is_view(nodes[static_cast<std::size_t>(maker)]);
+         maker = made_by[static_cast<std::size_t>(value)]) {
+      value = nodes[static_cast<std::size_t>(maker)].inputs[0];
+      pinned.insert(value);
+    }
+  }
+}
+
 std::vector<int> Graph::use_counts() const {
   std::vector<int> counts(values.size());
   for (const Node& node : nodes) {

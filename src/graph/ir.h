@@ -83,6 +83,13 @@ inline bool is_view(const Node& node) {
   return !std::holds_alternative<device::Op>(node.op);
 }
 
+// A value under the name at which people look at it ("blocks.3.attn.z"); several names may mean one value.
+struct Tap {
+  std::string name;
+  int value = -1;
+  bool pattern = false;  // not the value itself but the weights of the Attention that made it
+};
+
 // The cache of one attention layer, as its KvWrite shaped it.
 struct KvShape {
   int kv_heads = 0;
@@ -101,6 +108,9 @@ class Graph {
   int reshape(int value, std::span<const std::int64_t> shape);  // -1 at axis 0 of a value with a symbolic lead
   int slice(int value, std::int64_t start, std::int64_t stop);
   void set_output(int logits);
+  // Names a value. Error(invalid_request) for a name that is taken, a value that is no node's result or does not follow
+  // the step's tokens, and for a pattern of anything but an Attention.
+  void tap(const std::string& name, int value, bool pattern);
 
   std::string dump() const;  // one line a node
   std::string value_text(int value) const;  // "%12" or a constant's name
@@ -115,6 +125,13 @@ class Graph {
   int output = -1;
   std::map<int, KvShape> kv;       // by layer
   std::set<std::string> keep;      // names of nodes whose result passes must leave in being
+  std::vector<Tap> taps;
+  std::set<int> pinned;            // values that passes must leave as they are, one by one: read or edited in a step
+
+  // True if passes must leave the node's results in being.
+  bool kept(const Node& node) const;
+  // Pins what the taps name, and the nodes' own results behind the views among them.
+  void pin_taps();
 
  private:
   int check_id(int value, const char* where) const;

@@ -107,15 +107,20 @@ DType cache_dtype(const Graph& graph, const std::string& name) {
 }
 
 // Constants on the device, in the form its kernels read: norm weights as float32 (exact, and small), rows contiguous.
-void place_constants(Graph& graph, device::Backend& backend) {
+// `there`: products whose weights are on the device already.
+void place_constants(Graph& graph, device::Backend& backend,
+                     const std::vector<std::shared_ptr<device::PackedLinear>>& there) {
   std::set<int> norm_weights;
   std::set<int> others;
-  for (const Node& node : graph.nodes) {
+  for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
+    const Node& node = graph.nodes[i];
     const bool norm =
         node_as<device::RmsNorm>(node) || node_as<device::LayerNorm>(node) || node_as<device::AddRmsNorm>(node);
     const device::RopeKvWrite* fused = fused_write(node);
-    for (std::size_t i = 0; i < node.inputs.size(); ++i)
-      (norm || (fused && fused->normed && i + 2 >= node.inputs.size()) ? norm_weights : others).insert(node.inputs[i]);
+    for (std::size_t in = 0; in < node.inputs.size(); ++in)
+      (norm || (fused && fused->normed && in + 2 >= node.inputs.size()) ? norm_weights : others)
+          .insert(node.inputs[in]);
+    if (there[i]) continue;
     for (const Part& part : node.parts) others.insert({part.weight, part.bias});
   }
   for (std::size_t v = 0; v < graph.values.size(); ++v) {
@@ -123,7 +128,7 @@ void place_constants(Graph& graph, device::Backend& backend) {
     const bool is_norm = norm_weights.contains(static_cast<int>(v));
     const bool is_other = others.contains(static_cast<int>(v));
     if (value.kind != ValueKind::constant) continue;
-    if (!is_norm && !is_other) {  // folded away
+    if (!is_norm && !is_other) {  // folded away, or in a shared product
       value.constant = Tensor();
       continue;
     }
@@ -143,8 +148,10 @@ Program::Program(const Graph& graph, std::shared_ptr<device::Backend> backend, c
   if (context_length_ < 1)
     fail(ErrorCode::invalid_config, cat("[program] context_length is ", context_length_, "."),
          "Use a positive number.");
+  note_origins();
   lower(options);
   describe(options);
+  describe_taps();
   pack_weights();
 }
 
@@ -152,6 +159,11 @@ void Program::lower(const ProgramOptions& options) {
   fold_constants(graph_, *backend_);
   const DType activation = backend_->activation_dtype(weight_dtype(graph_));
   if (activation != DType::f32) retype(graph_, activation);
+  if (options.probes) {
+    graph_.pin_taps();
+  } else {
+    graph_.taps.clear();
+  }
   std::vector<std::string> names;
   if (options.passes) {
     names = *options.passes;
@@ -175,12 +187,15 @@ void Program::lower(const ProgramOptions& options) {
     append(device::Copy{}, "logits");
   }
   if (!options.passes) run_passes(graph_, backend_->fusions());
+  if (options.probes && options.share) share_gated(*options.share);
   legalize_views(graph_);
   // A copy where the output is a view of something wider, so that logits are rows end to end.
   const std::vector<int> producers = graph_.producers();
   if (is_view(graph_.nodes[index(producers[index(graph_.output)])])) append(device::Copy{}, "logits");
   dead_code(graph_);
-  place_constants(graph_, *backend_);
+  packed_.resize(graph_.nodes.size());
+  if (options.share) find_shared(*options.share);
+  place_constants(graph_, *backend_, packed_);
 }
 
 void Program::describe(const ProgramOptions& options) {
@@ -253,12 +268,14 @@ void Program::pack_weights() {
   };
   const auto pack_options = [&](const Node& node) {
     device::PackOptions options;
-    options.gated = node_as<device::Linear>(node) && node_as<device::Linear>(node)->gated;
+    options.gated = node_as<device::Linear>(node)->gated;
     options.own = std::ranges::all_of(node.parts, [&](const Part& part) { return users[part.weight] == 1; });
     return options;
   };
-  for (const Node& node : graph_.nodes) {
+  for (std::size_t i = 0; i < graph_.nodes.size(); ++i) {
+    const Node& node = graph_.nodes[i];
     for (int id : node.inputs) count(id);
+    if (packed_[i]) continue;
     std::vector<device::LinearPart> parts;
     for (const Part& part : node.parts) {
       count(part.weight);
@@ -267,7 +284,7 @@ void Program::pack_weights() {
                        part.bias >= 0 ? graph_.values[index(part.bias)].constant : Tensor()});
     }
     try {
-      packed_.push_back(parts.empty() ? nullptr : backend_->pack_linear(parts, pack_options(node)));
+      if (!parts.empty()) packed_[i] = backend_->pack_linear(parts, pack_options(node));
       for (const Part& part : node.parts) release(part);
     } catch (const core::Error& error) {
       throw core::Error(error.code(), error.what(),
@@ -280,6 +297,9 @@ void Program::reserve(const engine::StepLimits& limits) {
   if (limits.max_tokens < 1 || limits.max_rows < 1 || limits.max_sequences < 1)
     fail(ErrorCode::invalid_config, cat("[program] a step of ", limits.max_tokens, " tokens, ", limits.max_rows,
                                         " rows, ", limits.max_sequences, " sequences: all must be positive."));
+  if (arena_ && limits.max_tokens <= limits_.max_tokens && limits.max_rows <= limits_.max_rows &&
+      limits.max_sequences <= limits_.max_sequences)
+    return;
   limits_ = {std::max(limits.max_tokens, limits_.max_tokens), std::max(limits.max_rows, limits_.max_rows),
              std::max(limits.max_sequences, limits_.max_sequences)};
   plan_ = make_plan(graph_, limits_);
@@ -295,7 +315,7 @@ void Program::build_instructions() {
   std::size_t operands = 0;
   for (const Node& node : graph_.nodes)
     if (!is_view(node)) operands += node.inputs.size() + node.outputs.size();
-  views_.reserve(operands);  // spans and pointers into it stay good
+  views_.reserve(operands + graph_.taps.size());  // spans and pointers into it stay good
 
   const auto add_view = [&](int id) {
     const Value& value = graph_.values[index(id)];
@@ -318,9 +338,11 @@ void Program::build_instructions() {
     if (value.kind == ValueKind::positions) position_views_.push_back(added);
     return added;
   };
+  std::vector<std::size_t> instruction_of(graph_.nodes.size());
   for (std::size_t i = 0; i < graph_.nodes.size(); ++i) {
     const Node& node = graph_.nodes[i];
     if (is_view(node)) continue;
+    instruction_of[i] = instructions_.size();
     const std::size_t begin = views_.size();
     for (int id : node.inputs) add_view(id);
     const std::size_t middle = views_.size();
@@ -333,13 +355,17 @@ void Program::build_instructions() {
     instruction.by_rows = !node.outputs.empty() && graph_.values[index(node.outputs[0])].type.lead == Lead::rows;
     instructions_.push_back(instruction);
   }
+  tap_places_.clear();
+  for (const Tap& tap : graph_.taps) tap_places_.push_back({0, tap.pattern ? nullptr : add_view(tap.value), nullptr});
+  build_taps(instruction_of);
   if (!arena_->place().host || !arena_->data()) {
     const std::size_t count = static_cast<std::size_t>(limits_.max_rows) * static_cast<std::size_t>(vocab_size_);
     host_logits_ = backend_->allocate_host(count * sizeof(float));
     std::fill_n(static_cast<float*>(host_logits_->data()), count, 0.0f);
   }
   replays_.clear();  // they hold addresses of the old arena
-  sampler_ = backend_->make_sampler(vocab_size_, std::min(limits_.max_rows, limits_.max_sequences));
+  if (graph_.taps.empty())  // probed steps wait for their logits
+    sampler_ = backend_->make_sampler(vocab_size_, std::min(limits_.max_rows, limits_.max_sequences));
 }
 
 void Program::check_step(const device::StepView& step) const {
@@ -352,7 +378,7 @@ void Program::check_step(const device::StepView& step) const {
                                   " layers, but the model has ", kv_layers_.size(), "."));
 }
 
-device::StepView Program::start(const device::StepView& host_step) {
+device::StepView Program::lay_out(const device::StepView& host_step) {
   const device::StepView step = backend_->stage(host_step);
   // Views are not const-correct: kernels only read their inputs.
   auto* ids = const_cast<std::int32_t*>(step.token_ids);
@@ -363,7 +389,6 @@ device::StepView Program::start(const device::StepView& host_step) {
   for (View* view : row_views_) view->shape[0] = step.rows;
   for (View* view : id_views_) view->data = ids;
   for (View* view : position_views_) view->data = const_cast<std::int32_t*>(step.positions);
-  if (!replay(step)) run_instructions(step);
   return step;
 }
 
@@ -371,7 +396,12 @@ std::span<float> Program::run(const device::StepView& host_step) {
   check_step(host_step);
   if (host_step.tokens == 0) return {};
   const std::lock_guard lock(backend_->mutex());
-  const device::StepView step = start(host_step);
+  const device::StepView step = lay_out(host_step);
+  if (!replay(step)) run_instructions(step);
+  return logits_of(step);
+}
+
+std::span<float> Program::logits_of(const device::StepView& step) {
   const std::size_t count = static_cast<std::size_t>(step.rows) * static_cast<std::size_t>(vocab_size_);
   if (!host_logits_) {
     backend_->synchronize();
@@ -386,7 +416,8 @@ std::span<float> Program::run(const device::StepView& host_step) {
 void Program::launch(const device::StepView& host_step) {
   check_step(host_step);
   const std::lock_guard lock(backend_->mutex());
-  start(host_step);
+  const device::StepView step = lay_out(host_step);
+  if (!replay(step)) run_instructions(step);
 }
 
 void Program::sample(const device::SampleCall& call) {

@@ -16,10 +16,14 @@
 
 namespace fastllm::graph {
 
+class Program;
+
 struct ProgramOptions {
   int context_length = 0;
   std::string kv_dtype = "auto";                   // auto: the dtype of the weights
   std::optional<std::vector<std::string>> passes;  // none: the default ones, in their order
+  bool probes = false;  // keep what the graph's taps name in being: for run_probed()
+  const Program* share = nullptr;  // of the same model: weights it has on the device are used, not copied again
 };
 
 class Program final : public engine::StepModel {
@@ -41,6 +45,8 @@ class Program final : public engine::StepModel {
   void launch(const device::StepView& step) override;
   void sample(const device::SampleCall& call) override;
   void collect(std::vector<device::SampledRow>& out) override;
+  std::span<const device::TapInfo> taps() const override { return tap_infos_; }
+  std::span<float> run_probed(const device::StepView& step, std::span<const device::ProbedSequence> probed) override;
 
   std::string dump() const;
   const Graph& graph() const { return graph_; }
@@ -55,12 +61,40 @@ class Program final : public engine::StepModel {
     bool by_rows = false;  // skipped in a step that wants no logits
   };
 
+  struct Origin {  // what a constant was before it was placed
+    std::weak_ptr<core::Storage> storage;
+    std::int64_t offset = 0;
+    core::DType dtype = core::DType::f32;
+    core::Shape shape;
+    core::Shape strides;
+    bool is(const Origin& other) const;
+  };
+  struct TapPlace {  // where a tap's rows are, and right behind which instruction
+    std::size_t instruction = 0;
+    const device::View* view = nullptr;  // of a pattern: the queries
+    const device::Attention* pattern = nullptr;
+  };
+
   void lower(const ProgramOptions& options);
   void describe(const ProgramOptions& options);  // cache layers, vocabulary, checks of tables
+  void note_origins();
+  void share_gated(const Program& other);  // before views are made legal
+  void find_shared(const Program& other);  // after the passes, before constants are placed
+  std::vector<const Origin*> origins_of(const Node& node) const;
+  std::shared_ptr<device::PackedLinear> packed_of(std::span<const Origin* const> parts, bool gated) const;
   void pack_weights();
   void build_instructions();
   void check_step(const device::StepView& step) const;
-  device::StepView start(const device::StepView& host_step);  // stages it and queues its ops
+  device::StepView lay_out(const device::StepView& host_step);  // stages it, and sets the views that follow it
+  std::span<float> logits_of(const device::StepView& step);
+  void describe_taps();
+  void build_taps(const std::vector<std::size_t>& instruction_of);
+  void serve(const TapPlace& place, int tap, const device::ProbedSequence& probed, const device::StepView& host_step);
+  void serve_pattern(const TapPlace& place, std::size_t read, const device::ProbedSequence& probed,
+                     const device::StepView& host_step);
+  void fetch(const device::View& from, float* to);  // to contiguous floats in host memory, and back
+  void store(const float* from, const device::View& to);
+  void* staging(std::size_t bytes);
   void run_instructions(const device::StepView& step);
   bool replay(const device::StepView& step);  // false: nothing ran
 
@@ -71,7 +105,9 @@ class Program final : public engine::StepModel {
   int rope_original_max_ = 0;
   std::size_t weight_bytes_ = 0;
   std::vector<engine::KvSpec> kv_layers_;
-  std::vector<std::unique_ptr<device::PackedLinear>> packed_;  // by node, null where it is no Linear
+  std::map<int, std::shared_ptr<device::PackedLinear>> regrouped_;  // by a product's output, see share_gated
+  std::vector<std::shared_ptr<device::PackedLinear>> packed_;  // by node, null where it is no Linear
+  std::map<int, Origin> origins_;                              // by value
 
   engine::StepLimits limits_;
   Plan plan_;
@@ -82,6 +118,11 @@ class Program final : public engine::StepModel {
   std::vector<device::View*> row_views_;
   std::vector<device::View*> id_views_;  // those that point into the step
   std::vector<device::View*> position_views_;
+  std::vector<device::TapInfo> tap_infos_;
+  std::vector<TapPlace> tap_places_;           // by tap
+  std::vector<std::vector<int>> taps_behind_;  // by instruction
+  std::vector<float> rows_, keys_, pattern_;   // of one tap at a time
+  std::shared_ptr<core::Storage> staging_;     // where the device's memory is not the host's
   float* logits_ = nullptr;
   std::unique_ptr<device::Sampler> sampler_;  // null: the host samples
   std::shared_ptr<core::Storage> host_logits_;  // where the device's memory is not the host's

@@ -30,6 +30,7 @@ class CpuBackend final : public device::Backend {
                                                     device::PackOptions options = {}) override;
   void run(const device::OpCall& call, const device::StepView* step) override;
   void synchronize() override {}
+  void attention_pattern(const device::PatternCall& call) override;
 
   core::ThreadPool& threads() { return threads_; }
 

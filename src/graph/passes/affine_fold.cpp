@@ -38,7 +38,7 @@ void affine_fold(Graph& graph) {
   for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
     Node& node = graph.nodes[i];
     const auto* affine = node_as<device::Affine>(node);
-    if (!affine || graph.keep.contains(node.name)) continue;
+    if (!affine || graph.kept(node)) continue;
     const int in = node.inputs[0];
     const int out = node.outputs[0];
     if (affine->scale == 1.0f && affine->shift == 0.0f && made_by[static_cast<std::size_t>(in)] >= 0) {

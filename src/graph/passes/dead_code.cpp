@@ -9,7 +9,7 @@ void dead_code(Graph& graph) {
   std::vector<bool> dead(graph.nodes.size(), false);
   for (std::size_t i = graph.nodes.size(); i-- > 0;) {
     const Node& node = graph.nodes[i];
-    if (node.outputs.empty() || graph.keep.contains(node.name)) continue;
+    if (node.outputs.empty() || graph.kept(node)) continue;
     bool read = false;
     for (int id : node.outputs) read = read || uses[static_cast<std::size_t>(id)] > 0;
     if (read) continue;

@@ -27,7 +27,7 @@ void gated_linear(Graph& graph) {
     Node& product = graph.nodes[maker(whole)];
     auto* linear = node_as<device::Linear>(product);
     if (!linear || linear->add_residual || linear->activation != device::Activation::none) continue;
-    if (graph.keep.contains(product.name)) continue;
+    if (graph.kept(product)) continue;
     const std::int64_t width = graph.values[static_cast<std::size_t>(whole)].type.shape.back();
     const std::int64_t half = width / 2;
     if (first->start != 0 || first->stop != half || second->start != half || second->stop != width || half % 8 != 0)

@@ -50,7 +50,7 @@ void run_passes(Graph& graph, std::span<const std::string> names) {
 bool fusible(const Graph& graph, const std::vector<int>& uses, const std::vector<int>& producers, int value) {
   const auto v = static_cast<std::size_t>(value);
   if (producers[v] < 0 || uses[v] != 1) return false;
-  return !graph.keep.contains(graph.nodes[static_cast<std::size_t>(producers[v])].name);
+  return !graph.kept(graph.nodes[static_cast<std::size_t>(producers[v])]);
 }
 
 void remove_nodes(Graph& graph, const std::vector<bool>& marked) {

@@ -1,7 +1,7 @@
 #pragma once
 // Graph passes, one a file. Each leaves the graph's results as they were (up to rounding) and its node order valid;
-// each has a test that shows the graph before and after and compares the numbers. A node whose name is in
-// Graph::keep is never fused away.
+// each has a test that shows the graph before and after and compares the numbers. A node whose name is in Graph::keep
+// or that makes a pinned value is never fused away; a pinned value is whole before anything else is made of it.
 
 #include <span>
 #include <string>

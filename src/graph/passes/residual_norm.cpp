@@ -16,7 +16,7 @@ void residual_norm(Graph& graph) {
     if (!norm) continue;
     const int sum = graph.nodes[i].inputs[0];
     const int maker = producers[static_cast<std::size_t>(sum)];
-    if (maker < 0) continue;
+    if (maker < 0 || graph.pinned.contains(sum)) continue;  // an edit of the sum must reach the norm
     Node& add = graph.nodes[static_cast<std::size_t>(maker)];
     const auto* binary = node_as<device::Binary>(add);
     if (!binary || binary->kind != device::BinaryKind::add) continue;

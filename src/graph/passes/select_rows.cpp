@@ -40,7 +40,7 @@ void select_rows(Graph& graph) {
   std::vector<int> other_readers(graph.values.size(), 0);  // readers that need all tokens
   for (std::size_t i = count; i-- > 0;) {
     const Node& node = graph.nodes[i];
-    bool needed = node.outputs.empty() || graph.keep.contains(node.name);
+    bool needed = node.outputs.empty() || graph.kept(node);
     bool tokens_out = !node.outputs.empty();
     for (int id : node.outputs) {
       needed = needed || other_readers[static_cast<std::size_t>(id)] > 0;
