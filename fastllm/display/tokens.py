@@ -171,10 +171,9 @@ def token_html(
     if not tips:
         return f'<span class="{kind.strip()}">{text}</span>' if kind else text
     tip = esc(tip_text(token, since_s)).replace("\n", "&#10;")
-    return (
-        f'<label class="flm1-k{kind}" data-tip="{tip}"><input type="radio" hidden name="{group}" '
-        f'aria-label="{esc(_label(token))}">{text}</label>'
-    )
+    # The notebook's own shortcuts would take the arrow keys otherwise: it asks the focused element itself.
+    radio = f'<input type="radio" hidden data-lm-suppress-shortcuts name="{group}"'
+    return f'<label class="flm1-k{kind}" data-tip="{tip}">{radio} aria-label="{esc(_label(token))}">{text}</label>'
 
 
 def _special_name(token: Token) -> str:
@@ -214,11 +213,11 @@ def chunk_parts(
 
 
 def chunk_html(parts: Sequence[str], first: int) -> str:
-    """Tokens as a piece of running text: one group for the keyboard, which the notebook's shortcuts leave alone."""
+    """Tokens as a piece of running text: one group for the keyboard."""
     if not parts:
         return ""
     name = f"tokens {first + 1} to {first + len(parts)}"
-    return f'<span role="radiogroup" aria-label="{name}" data-lm-suppress-shortcuts="true">{"".join(parts)}</span>'
+    return f'<span role="radiogroup" aria-label="{name}">{"".join(parts)}</span>'
 
 
 def legend_html(shade: Shade) -> str:

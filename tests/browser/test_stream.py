@@ -37,22 +37,19 @@ def test_text_appears_while_the_cell_runs_and_stop_frees_the_slot(
     page.wait_for_function(f"(n) => document.querySelector('{TEXT}').innerText.length > n + 50", arg=first)
     shot(page, f"stream-running-{kernel}")
     page.get_by_role("button", name="Stop").click()
-    notebook.wait_idle(10)
+    notebook.wait_idle(20)
     notebook.run_next()
-    page.get_by_text("('cancelled', 0)").wait_for(timeout=10_000)
+    page.get_by_text("('cancelled', 0)").wait_for(timeout=20_000)
     stats = notebook.ask("[model.stats().running, model.stats().kv_blocks_free - model.stats().kv_blocks_total]")
     assert stats == [0, 0]
     assert "cancelled" in page.inner_text(".flm1-use")
     assert notebook.errors() == []
 
 
-def test_stop_works_while_a_synchronous_cell_blocks(open_notebook: Callable[..., Any]) -> None:
-    """Callbacks reach a kernel that is busy through its subshell (ipykernel 7, JupyterLab 4.4 and newer)."""
-    cells = [
-        SLOW,
-        "view = fastllm.show(model.blocking.stream(' w000', max_new_tokens=50_000))",
-        "view.stream.cancelled",
-    ]
+def test_text_appears_and_an_interrupt_stops_while_a_synchronous_cell_blocks(open_notebook: Callable[..., Any]) -> None:
+    """The display has a thread of its own. (A plain ipywidgets button does not reach a kernel that is blocked, so Stop
+    does not either; the button's tooltip names the interrupt.)"""
+    cells = [SLOW, "view = fastllm.show(model.blocking.stream(' w000', max_new_tokens=50_000))", "1 + 1"]
     notebook = open_notebook(cells, "ipykernel7")
     notebook.run_next()
     notebook.run_next(wait=False)
@@ -61,10 +58,10 @@ def test_stop_works_while_a_synchronous_cell_blocks(open_notebook: Callable[...,
         f"() => (document.querySelector('{TEXT}')?.innerText ?? '').includes('w030')", timeout=30_000
     )
     assert notebook.busy()
-    page.get_by_role("button", name="Stop").click()
-    notebook.wait_idle(10)
-    notebook.run_next()
-    page.get_by_text("True", exact=True).wait_for(timeout=10_000)
+    notebook.command("notebook:interrupt-kernel")
+    notebook.wait_idle(20)
+    page.wait_for_function("() => document.querySelector('.flm1-use').innerText.includes('cancelled')", timeout=20_000)
+    assert notebook.ask("model.stats().running") == 0
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -77,8 +74,8 @@ def test_interrupting_the_kernel_cancels_and_keeps_the_text(open_notebook: Calla
         f"() => (document.querySelector('{TEXT}')?.innerText ?? '').includes('w020')", timeout=30_000
     )
     notebook.command("notebook:interrupt-kernel")
-    notebook.wait_idle(15)
-    page.wait_for_function("() => document.querySelector('.flm1-use').innerText.includes('cancelled')", timeout=10_000)
+    notebook.wait_idle(20)
+    page.wait_for_function("() => document.querySelector('.flm1-use').innerText.includes('cancelled')", timeout=20_000)
     assert "w020" in page.inner_text(TEXT)
     assert notebook.ask("model.stats().running") == 0
 
