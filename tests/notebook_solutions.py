@@ -586,3 +586,35 @@ WRONG["4.3"] = [
     (lambda q, keys, values: values[-1], "shape"),
     (lambda q, keys, values: step(q * q.shape[-1] ** 0.5, keys, values), "off by"),
 ]
+
+
+# --- 05 -----------------------------------------------------------------------------------------------------------
+
+
+def looks_back(pattern: Any, distance: int) -> Any:
+    return np.diagonal(pattern, offset=-distance, axis1=1, axis2=2).mean(axis=-1)
+
+
+def settled(scores: Any) -> int:
+    best = scores.argmax(axis=-1)
+    layer = len(best) - 1
+    while layer > 0 and best[layer - 1] == best[-1]:
+        layer -= 1
+    return layer
+
+
+RIGHT["5.1"] = [looks_back]
+WRONG["5.1"] = [
+    (lambda p, d: np.diagonal(p, offset=-d, axis1=1, axis2=2).sum(axis=-1), "mean is asked"),
+    (lambda p, d: np.diagonal(p, offset=-d, axis1=1, axis2=2).sum(axis=-1) / p.shape[1], "so far back"),
+    (lambda p, d: np.diagonal(p, offset=d, axis1=1, axis2=2).mean(axis=-1), "above"),
+    (lambda p, d: np.diagonal(p, offset=-d, axis1=1, axis2=2).mean(), "shape"),
+]
+RIGHT["5.2"] = [(1, 3), np.array([1, 3])]
+WRONG["5.2"] = [((3, 1), "Head first"), ((0, 0), "Another one"), ((6, 0), "6 layers"), (3, "pair")]
+RIGHT["5.3"] = [settled]
+WRONG["5.3"] = [
+    (lambda scores: int((scores.argmax(axis=-1) == scores[-1].argmax()).argmax()), "lost its place"),
+    (lambda scores: len(scores) - 1, "settled from"),
+    (lambda scores: None, "whole number"),
+]
