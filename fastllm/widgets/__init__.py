@@ -49,8 +49,8 @@ def show(thing: Any, /, **options: Any) -> Any:
     """Shows one of fastllm's objects live.
 
     Args:
-        thing: A stream (it is read by its view), several streams or a `BatchStream`, a `Tensor`, a `Chat`, a `Model`,
-            or anything that a notebook can display.
+        thing: A stream (it is read by its view), several streams or a `BatchStream`, a `Tensor`, a `Chat`, a `Model`
+            (its monitor), a `Capture` (its attention), a `LogitLens`, or anything that a notebook can display.
         **options: Of the view that fits: ``shade`` of a stream, ``labels`` of a batch.
 
     Returns:
@@ -59,6 +59,7 @@ def show(thing: Any, /, **options: Any) -> Any:
     """
     from fastllm.batch import BatchStream
     from fastllm.blocking import BlockingStream
+    from fastllm.capture import Capture, LogitLens
     from fastllm.chat import Conversation
     from fastllm.model import Model
     from fastllm.stream import RequestHandle
@@ -88,6 +89,14 @@ def show(thing: Any, /, **options: Any) -> Any:
         from fastllm.widgets.monitor import MonitorView
 
         view = MonitorView(thing, **options)
+    elif isinstance(thing, Capture):
+        from fastllm.widgets.inside import AttentionView
+
+        view = AttentionView(thing.attention, thing.labels, layers=thing.layers, **options)
+    elif isinstance(thing, LogitLens):
+        from fastllm.widgets.inside import LensView
+
+        view = LensView(thing, **options)
     else:
         return page().display(thing, **options)
     view.show()

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastllm.display.attention import attention_grid_html, attention_html, attention_lines_html
+from fastllm.display.html import alert
 from fastllm.display.lens import lens_html
-from fastllm.display.style import style_tag
-from fastllm.widgets._view import View, html_widget, stock
+from fastllm.display.style import style_tag, wrap
+from fastllm.widgets._view import View, alarm, html_widget, stock
 
 if TYPE_CHECKING:
     from fastllm.tensor import Tensor
@@ -75,7 +76,10 @@ class AttentionView(View):
         def moved(_: object) -> None:
             self._at = {name: control.value for name, control in controls.items()}
             with self._lock:
-                self._out.value = self._html(style=False)
+                try:
+                    self._out.value = self._html(style=False)
+                except Exception as error:  # a layer that was not captured, say
+                    self._out.value = wrap(alert(alarm(error)), style=False)
 
         for control in controls.values():
             control.observe(moved, names="value")

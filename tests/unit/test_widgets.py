@@ -89,6 +89,8 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
     for module in (_view, stream):
         monkeypatch.setattr(module, "in_notebook", lambda: True)
     yield found
+    _view._finished.clear()
+    widget.Widget.close_all()
     gc.collect()
 
 
@@ -420,6 +422,21 @@ def test_attention_and_lens(wire: Wire) -> None:
     lens.widget.children[1].value = 2
     assert "rank 1<" not in lens.widget.children[-1].value
     assert "The last" not in lens.widget.children[-1].value
+
+
+def test_a_capture_shows_its_attention_and_its_lens(wire: Wire) -> None:
+    with fastllm.load("demo") as demo:
+        names = ("blocks.*.attn.pattern", "blocks.*.resid_post")
+        capture = demo.blocking.capture("The fox and the owl met, and the fox", *names)
+        view = fastllm.show(capture, layer=2, head=1)
+        pattern = capture.attention(2, 1).numpy()
+        strongest = int(pattern[-1].argmax())
+        row = view.widget.children[-1].value.split("<tr>")[-1]
+        assert f"{pattern[-1, strongest] * 100:.1f} %" in row
+        lens = capture.logit_lens()
+        shown = fastllm.show(lens).widget.children[-1].value
+        assert str(lens.texts[-1][-1][0]).strip() in shown
+        assert f"rank {int(lens.target_rank[0, -1]) + 1}" in shown
 
 
 def chat_model() -> Model:
