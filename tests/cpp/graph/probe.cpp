@@ -331,7 +331,8 @@ TEST("gate and up that another program packed for one kernel are read from there
     const std::vector<int> ids = small::random_ids(9, o.vocab, 2);
     const Reader a = read_all(second, ids, {3});
     const Reader b = read_all(alone, ids, {3});
-    for (const auto& [tap, rows] : a.got) CHECK_EQ(furthest(rows, b.got.at(tap)), 0.0);
+    // Rows in blocks of 8 meet other tails of the product kernel: the last bits may differ.
+    for (const auto& [tap, rows] : a.got) CHECK(furthest(rows, b.got.at(tap)) < 1e-6);
   }
 }
 
