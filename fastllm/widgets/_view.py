@@ -15,11 +15,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from anyio import move_on_after
+
 from fastllm._loops import LoopGone, current_loop
 from fastllm.widgets import _ticker
 
 __all__ = ["Pace", "View", "alarm", "freeze_all", "html_widget", "in_notebook", "page", "stock"]
 
+_HEARTBEAT_S = 0.2
 _KEPT = 16  # widgets of finished views that stay open, for pages that cannot take a frozen copy
 _finished: deque[Any] = deque()
 _shown: weakref.WeakSet[View] = weakref.WeakSet()
@@ -231,7 +234,10 @@ class View:
         if self.done:
             wake()
         try:
-            await event.wait()
+            # A kernel cancels an interrupted cell in a signal handler, which does not wake a loop that sleeps.
+            while not self.done:
+                with move_on_after(_HEARTBEAT_S):
+                    await event.wait()
         except BaseException:
             on_cancel()
             raise

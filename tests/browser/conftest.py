@@ -248,6 +248,21 @@ new PerformanceObserver((list) => {
 """
 
 
+def point_at(page: Any, locator: Any) -> None:
+    """Moves the mouse onto the first line of an element, which a line break may have cut in two."""
+    locator.scroll_into_view_if_needed()
+    x, y = locator.evaluate(
+        "(e) => { const r = e.getClientRects()[0]; return [r.x + r.width / 2, r.y + r.height / 2]; }"
+    )
+    page.mouse.move(x, y)
+
+
+@pytest.fixture
+def point() -> Callable[[Any, Any], None]:
+    """`point(page, locator)`: moves the mouse there."""
+    return point_at
+
+
 class Notebook:
     """A notebook that is open in a page.
 
@@ -313,12 +328,8 @@ class Notebook:
         self.page.wait_for_function("() => !window.runs()", timeout=timeout_s * 1000)
 
     def point_at(self, locator: Any) -> None:
-        """Moves the mouse onto the first line of an element, which a line break may have cut in two."""
-        locator.scroll_into_view_if_needed()
-        x, y = locator.evaluate(
-            "(e) => { const r = e.getClientRects()[0]; return [r.x + r.width / 2, r.y + r.height / 2]; }"
-        )
-        self.page.mouse.move(x, y)
+        """Moves the mouse onto an element."""
+        point_at(self.page, locator)
 
     def ask(self, expression: str) -> Any:
         """The value of an expression in the notebook's kernel."""
