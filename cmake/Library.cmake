@@ -1,14 +1,12 @@
-# fastllm_library(name folder [RECURSE] [UNITY] [DEPENDS lib...]): all .cpp files of a folder as one static library.
+# fastllm_library(name folder [RECURSE] [DEPENDS lib...]): all .cpp files of a folder as one static library.
 #
 # * Includes are written from src/: #include "device/backend.h".
 # * Files below a folder `reference/` or named *_reference.cpp are oracles: they are compiled with -ffp-contract=off, so
 #   that a + b * c rounds twice on every machine.
-# * UNITY: with FASTLLM_UNITY, eight files are compiled as one, because reading headers is most of the time of a small
-#   file. Names in anonymous namespaces must then differ between the files of a folder.
 # * A folder without sources gives a library with one empty object, so that the tree configures while it grows.
 
 function(fastllm_library name folder)
-  cmake_parse_arguments(arg "RECURSE;UNITY" "" "DEPENDS;SOURCES" ${ARGN})
+  cmake_parse_arguments(arg "RECURSE" "" "DEPENDS;SOURCES" ${ARGN})
   set(glob GLOB)
   if(arg_RECURSE)
     set(glob GLOB_RECURSE)
@@ -29,8 +27,5 @@ function(fastllm_library name folder)
   add_library(${name} STATIC ${sources})
   target_include_directories(${name} PUBLIC "${PROJECT_SOURCE_DIR}/src")
   target_compile_definitions(${name} PUBLIC "FASTLLM_VERSION=\"${FASTLLM_VERSION}\"" ${FASTLLM_ISA_DEFINITIONS})
-  if(arg_UNITY AND FASTLLM_UNITY)
-    set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
-  endif()
   target_link_libraries(${name} PUBLIC fastllm_settings ${arg_DEPENDS})
 endfunction()

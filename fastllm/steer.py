@@ -246,6 +246,7 @@ def _brief(edit: Edit) -> str:
 
 def _choose(index: npt.NDArray[np.int64], axis: int, choice: Any, name: str, what: str) -> npt.NDArray[np.int64]:
     size = index.shape[axis]
+    choice = int(choice) if isinstance(choice, np.integer) else choice
     chosen = choice if isinstance(choice, (int, slice)) else [int(item) for item in choice]
     key = (slice(None),) * axis + (chosen,)
     try:
