@@ -29,6 +29,7 @@ from fastllm.display.tokens import (
 )
 from fastllm.types import Completion, Token
 from fastllm.widgets._source import StreamSource
+from fastllm.widgets._ticker import live
 from fastllm.widgets._view import Pace, View, alarm, html_widget, in_notebook, stock
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class StreamPane:
         self._hint = hint
         self._boxes: list[Any] = []
         self._sealed = 0  # tokens in chunks
+        self._parts: list[str] = []  # the others, as HTML
         self._drawn = 0  # tokens drawn at all
         self._tail_used = False
         self.cached = 0
@@ -75,8 +77,10 @@ class StreamPane:
     def _piece(self, value: str) -> Any:
         return stock().HTML(value=value, _dom_classes=("flm1-in",), **self._shared)
 
-    def _html(self, tokens: Sequence[Token], first: int) -> str:
-        parts = chunk_parts(
+    def _html(self, tokens: Sequence[Token]) -> str:
+        """The tokens that are not sealed; each is made into HTML once."""
+        first = self._sealed + len(self._parts)
+        self._parts += chunk_parts(
             tokens[first:],
             before=tokens[first - 1] if first else None,
             shade=self._shade,
@@ -86,7 +90,7 @@ class StreamPane:
             cached=self.cached,
             prompt_tokens=self.prompt_tokens,
         )
-        return chunk_html(parts, first)
+        return chunk_html(self._parts, self._sealed)
 
     @property
     def drawn(self) -> int:
@@ -105,7 +109,8 @@ class StreamPane:
         """
         messages = 0
         if len(tokens) - self._sealed >= CHUNK:
-            sealed = self._piece(self._html(tokens, self._sealed))
+            sealed = self._piece(self._html(tokens))
+            self._parts = []
             box = self._boxes[-1] if self._boxes and len(self._boxes[-1].children) < _GROUP else None
             if box is None:
                 box = stock().Box([sealed], layout=self._tail.layout, _dom_classes=("flm1-in",))
@@ -117,7 +122,7 @@ class StreamPane:
                 messages += 2
             self._sealed = len(tokens)
         caret = '<span class="flm1-caret" aria-hidden="true"></span>' if live else ""
-        rest = self._html(tokens, self._sealed) + caret
+        rest = self._html(tokens) + caret
         if rest != self._tail.value:
             self._tail.value = rest
             messages += 1
@@ -251,7 +256,7 @@ class TokenStreamView(View):
         if over:
             self._stop.disabled, self._stop.description = True, "Stopped" if self.stream.cancelled else "Done"
         if messages:
-            self._pace.spend(now, messages)
+            self._pace.spend(now, messages * max(1, live() // 3))  # many at once: each less often
 
     def _build(self) -> Any:
         widgets = stock()
