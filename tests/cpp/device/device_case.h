@@ -196,6 +196,13 @@ inline void oracle(const device::Op& any, const std::vector<View>& in, const std
     void operator()(const device::Rope& op) const { reference::rope(op, in, out, step); }
     void operator()(const device::KvWrite& op) const { reference::kv_write(op, in, *step); }
     void operator()(const device::Attention& op) const { reference::attention(op, in, out, *step); }
+    // Made by passes for GPUs alone; tests/cpp/cuda compares them with the ops that they stand for.
+    void operator()(const device::RopeKvWrite&) const {
+      fastllm::core::fail(fastllm::core::ErrorCode::internal, "no CPU op");
+    }
+    void operator()(const device::RopeAttention&) const {
+      fastllm::core::fail(fastllm::core::ErrorCode::internal, "no CPU op");
+    }
     void operator()(const device::Unary& op) const { reference::unary(op, in, out); }
     void operator()(const device::Binary& op) const { reference::binary(op, in, out); }
     void operator()(const device::Affine& op) const { reference::affine(op, in, out); }
