@@ -38,6 +38,8 @@ PRELUDE = """
 import anyio, asyncio, gc, os, signal, sys, threading, time
 from nullmodel import null_model, expected
 import fastllm
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have them ignore it
 """
 
 EXITS = {
