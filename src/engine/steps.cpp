@@ -55,8 +55,24 @@ bool Engine::run_step() {
       return true;
     }
     if (launched_count_ > 0) {
-      finish_step();
-      std::erase_if(work_, [](const Work& work) { return static_cast<const Active&>(*work.sequence).ended; });
+      struct Hold {  // what is planned stays until it is known whether it has ended
+        explicit Hold(std::vector<Work>& planned) : work(planned) {
+          for (const Work& piece : work) ++static_cast<Active&>(*piece.sequence).in_flight;
+        }
+        ~Hold() {
+          for (const Work& piece : work) --static_cast<Active&>(*piece.sequence).in_flight;
+        }
+        std::vector<Work>& work;
+      };
+      {
+        const Hold hold(work_);
+        finish_step();
+      }
+      const auto ended = [](const Work& work) { return static_cast<const Active&>(*work.sequence).ended; };
+      if (std::erase_if(work_, ended) > 0) {
+        any_ended_ = true;
+        flush();
+      }
     }
     if (!work_.empty()) run_here();
   } catch (const std::exception& error) {
