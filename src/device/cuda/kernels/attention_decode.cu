@@ -46,7 +46,10 @@ __global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c, Ro
   let_next_start();
   const int sequence = blockIdx.z;
   const int token = c.query_start[sequence];
-  if (c.query_start[sequence + 1] - token != 1) return;  // all blocks of the cluster alike
+  if (c.query_start[sequence + 1] - token != 1) {  // all blocks of the cluster alike
+    wait_for_previous();  // a launch that ends early would let the next one start before the one before has ended
+    return;
+  }
   const int splits = gridDim.x;
   const int cuts = (c.group + 15) / 16;
   const int kv_head = blockIdx.y / cuts;
