@@ -119,6 +119,16 @@ class Graph:
     def dump(self) -> str:
         """One line a node: `%12 [tokens, 896] f32 = rms_norm(%11, model.norm.weight) eps=1e-06  # model.norm`."""
 
+def weight_formats() -> list[str]:
+    """Names of the formats that weights of products can be converted to."""
+
+def weight_format(name: str) -> tuple[str, float]:
+    """The usual name of a format; how far a number may come back from itself, as a share of the largest size in its group
+    (of the span, with a zero point)."""
+
+def rounded_to(rows: Tensor, name: str) -> Tensor:
+    """A matrix as a format can say it, in its own dtype."""
+
 class Program:
     """A compiled graph: passes run, memory planned, weights packed for its device."""
 
@@ -132,13 +142,20 @@ class Program:
         passes: Sequence[str] | None = None,
         probes: bool = False,
         share: Program | None = None,
+        quant: str | None = None,
     ) -> None:
         """probes: keep what the graph's taps name in being, for a Probe. share: a program of the same graph whose weights
-        on the device are used instead of copied."""
+        on the device are used instead of copied. quant: a weight format for the weights of products."""
     @property
     def taps(self) -> list[tuple[str, tuple[int, ...], bool]]:
         """With probes: (name, shape of one token's row, pattern). A Probe names taps by their index; the index behind the
         last means the logits."""
+    @property
+    def quantized_products(self) -> int:
+        """Products whose weights were to become ``quant``."""
+    @property
+    def rounded_products(self) -> int:
+        """Those of them that the device computes with rounded numbers, for want of a kernel."""
     @property
     def vocab_size(self) -> int: ...
     @property

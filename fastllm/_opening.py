@@ -46,7 +46,11 @@ def load(
         path: A Hugging Face directory, "demo" (the bundled model), or a repository name to download ("org/name").
         device: "auto", "cpu", ...; `fastllm info --devices` lists them.
         dtype: "auto" (as in the file), "float32", "bfloat16" or "float16".
-        quant: A weight format to convert to; none is available in this version.
+        quant: A format to convert the weights of products to while loading: "fp8", "int8", "int4" (groups of 128), or
+            one of these with ``_g32``, ``_g64``, ``_g128``; "int4_asym" has a zero point too, "int4_row" one scale
+            per row. A table that the embedding shares keeps its dtype; with int4 the output layer keeps 8 bits. Where
+            a device has no kernel for it, numbers are rounded to the format but take the memory of ``dtype``, with a
+            warning.
         engine: How to run it.
         adapters: Adapters by name; none can be loaded in this version.
         progress: True or False for a bar on standard error, a function to be called after each tensor, or None: a bar
@@ -124,12 +128,6 @@ def _load(
     revision: str | None,
     cancelled: Callable[[], bool] | None,
 ) -> Model:
-    if quant is not None:
-        raise InvalidConfig(
-            f"[load] quant is {quant!r}, but this version loads no quantized weights.",
-            hint='dtype="bfloat16" halves float32; quantized formats are planned for a later release.',
-            fields=("quant",),
-        )
     if adapters:
         raise InvalidConfig(
             f"[load] adapters names {sorted(adapters)}, but this version loads no adapters.",
@@ -152,6 +150,7 @@ def _load(
             threads=config.threads or 0,
             context_length=config.context_length,
             kv_dtype=config.kv_dtype,
+            quant=quant,
             progress=bar.update if bar is not None else progress if callable(progress) else None,
             cancelled=cancelled,
         )
@@ -187,7 +186,7 @@ def model_of(loaded: LoadedModel, engine: EngineConfig | None = None, *, name: s
         architecture=facts.architecture,
         parameters=facts.parameters,
         dtype=facts.dtype,
-        quant=None,
+        quant=facts.quant,
         context_length=facts.context_length,
         vocab_size=facts.vocab_size,
         device=facts.device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ class LoadInfo:
         layers: Attention layers.
         load_s: Seconds from the opened checkpoint to the program.
         notes: Things that were done to the weights and cost memory or precision.
+        quant: Format that the weights of products were converted to, or None.
     """
 
     architecture: str
@@ -81,6 +83,7 @@ class LoadInfo:
     layers: int
     load_s: float
     notes: tuple[str, ...] = ()
+    quant: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -113,6 +116,7 @@ def load_program(
     threads: int = 0,
     context_length: int | None = None,
     kv_dtype: str = "auto",
+    quant: str | None = None,
     progress: Callable[[LoadProgress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> LoadedModel:
@@ -125,6 +129,7 @@ def load_program(
         threads: CPU threads; 0 for one a core.
         context_length: Most tokens of a sequence; by default what the model is made for.
         kv_dtype: Dtype of keys and values; "auto" for that of the weights.
+        quant: Format to convert the weights of products to, such as "int4"; None to leave them.
         progress: Called after each tensor, from the calling thread.
         cancelled: Asked before each tensor; true stops the load.
 
@@ -137,6 +142,8 @@ def load_program(
         LoadCancelled: ``cancelled`` said so.
     """
     started = time.monotonic()
+    if quant is not None:
+        quant = weight_format(quant)
     tokenizer = _tokenizer(checkpoint)
     core_device = _core.Device(device, threads)
     module, notes = load_module(checkpoint, dtype=dtype, progress=progress, cancelled=cancelled)
@@ -147,7 +154,9 @@ def load_program(
         kv_dtype = _wanted_dtype(kv_dtype, "kv_dtype")
     _report(progress, checkpoint, "compile")
     recorder = record(module)
-    program = _core.Program(recorder.graph, core_device, context_length=length, kv_dtype=kv_dtype)
+    program = _core.Program(recorder.graph, core_device, context_length=length, kv_dtype=kv_dtype, quant=quant)
+    if quant is not None:
+        notes += _say_rounded(quant, program, core_device.name)
     module._kv_layers = recorder.kv_layers
     info = LoadInfo(
         architecture=checkpoint.architecture,
@@ -161,6 +170,7 @@ def load_program(
         layers=len(recorder.kv_layers),
         load_s=time.monotonic() - started,
         notes=tuple(notes),
+        quant=quant,
     )
     _report(progress, checkpoint, "done")
     return LoadedModel(
@@ -266,6 +276,30 @@ def _context_length(module: Model, asked: int | None) -> int:
             fact = f"[load] context_length is {asked}, which is not positive"
         raise InvalidConfig(f"{fact}.", fields=("context_length",))
     return asked
+
+
+def weight_format(name: object) -> str:
+    """The usual name of a weight format.
+
+    Raises:
+        InvalidConfig: It is none; the message lists those there are.
+    """
+    if not isinstance(name, str):
+        known = ", ".join(_core.weight_formats())
+        fact = f"[load] quant is {type(name).__name__}, not the name of a weight format"
+        raise InvalidConfig(f"{fact}.", hint=f"Use one of {known}.", fields=("quant",))
+    return _core.weight_format(name)[0]
+
+
+def _say_rounded(quant: str, program: _core.Program, device: str) -> list[str]:
+    """What of a format this device could not do: a note, and one warning."""
+    rounded = program.rounded_products
+    if not rounded:
+        return []
+    what = f"{rounded} of {program.quantized_products} products" if rounded < program.quantized_products else "products"
+    fact = f"{device} has no kernel for {quant} weights here: {what} compute with numbers rounded to it"
+    warnings.warn(f"[load] {fact}, at the speed and memory of the unquantized ones.", UserWarning, stacklevel=2)
+    return [fact]
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:

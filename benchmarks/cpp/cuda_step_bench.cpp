@@ -2,13 +2,14 @@
 // replayed whole, then with one kind of op left out at a time; the differences are what each kind costs in place. Then
 // products alone, in bytes and operations per second. Weights are random and larger than the caches together.
 //
-//   cuda_step_bench [--shape llama3.2-1b] [--batches 1,8,32,128] [--context 192] [--products]
+//   cuda_step_bench [--shape llama3.2-1b] [--batches 1,8,32,128] [--context 192] [--quant int4] [--products]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <set>
 #include <sstream>
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "device/backend.h"
+#include "quant/format.h"
 
 namespace {
 
@@ -58,6 +60,16 @@ class Bench {
     return t;
   }
 
+  // A weight of the format asked for; the output layer of a 4-bit model keeps 8 bits, as in graph::Program.
+  std::unique_ptr<device::PackedLinear> pack(std::int64_t n, std::int64_t k, bool gated = false, bool head = false) {
+    const device::LinearPart part{random({n, k}), {}};
+    std::optional<quant::Format> format = quant;
+    if (head && format && format->code == quant::Code::int4) format = quant::format_of("int8");
+    return gpu_->pack_linear({&part, 1}, {.gated = gated, .own = true, .format = format});
+  }
+
+  std::optional<quant::Format> quant;
+
   device::Backend& gpu() { return *gpu_; }
 
   // Microseconds of one replay of `work`, the median of several rounds.
@@ -95,10 +107,7 @@ void steps(Bench& bench, const Model& m, const std::vector<int>& batches, int co
   const int most = *std::ranges::max_element(batches);
   const int blocks_each = (context + 15) / 16;
   std::vector<Layer> layers;
-  const auto pack = [&](std::int64_t n, std::int64_t k, bool gated = false) {
-    const device::LinearPart part{bench.random({n, k}), {}};
-    return bench.gpu().pack_linear({&part, 1}, {.gated = gated, .own = true});
-  };
+  const auto pack = [&](std::int64_t n, std::int64_t k, bool gated = false) { return bench.pack(n, k, gated); };
   const int qkv_rows = (m.heads + 2 * m.kv_heads) * m.head_dim;
   for (int i = 0; i < m.layers; ++i) {
     Layer layer;
@@ -110,7 +119,7 @@ void steps(Bench& bench, const Model& m, const std::vector<int>& batches, int co
     layer.v = bench.random({most * blocks_each, m.kv_heads, 16, m.head_dim});
     layers.push_back(std::move(layer));
   }
-  const auto head = pack(m.vocab, m.hidden);
+  const auto head = bench.pack(m.vocab, m.hidden, false, true);
   const Tensor hidden = bench.random({most, m.hidden}), normed = bench.random({most, m.hidden}),
                qkv = bench.random({most, qkv_rows}), attended = bench.random({most, m.heads, m.head_dim}),
                inner = bench.random({most, m.ffn});
@@ -230,10 +239,10 @@ void products(Bench& bench) {
                                                                                {4096, 14336},
                                                                                {128256, 2048}}) {
     std::vector<std::unique_ptr<device::PackedLinear>> weights;
-    const int copies = static_cast<int>(std::clamp<std::int64_t>((std::int64_t{400} << 20) / (n * k * 2), 2, 40));
+    const int copies = static_cast<int>(std::clamp<std::int64_t>(
+        (std::int64_t{400} << 20) / (n * k * (bench.quant ? bench.quant->bits() / 8.0 : 2.0)), 2, 80));
     for (int i = 0; i < copies; ++i) {
-      const device::LinearPart part{bench.random({n, k}), {}};
-      weights.push_back(bench.gpu().pack_linear({&part, 1}, {.own = true}));
+      weights.push_back(bench.pack(n, k));
     }
     std::printf("[%6d, %5d]", int(n), int(k));
     for (std::int64_t t : {1, 8, 16, 32, 64, 128, 256, 512, 2048, 8192}) {
@@ -248,7 +257,7 @@ void products(Bench& bench) {
                             3) /
                         copies;
       if (t <= 64)
-        std::printf(" %d:%.1fus %.2fTB/s", int(t), us, double(n * k * 2) / us * 1e-6);
+        std::printf(" %d:%.1fus %.2fTB/s", int(t), us, double(weights[0]->bytes) / us * 1e-6);
       else
         std::printf(" %d:%.1fus %.0fTF", int(t), us, 2.0 * double(n) * double(k) * double(t) / us * 1e-6);
       std::fflush(stdout);
@@ -264,11 +273,13 @@ int main(int argc, char** argv) {
   std::vector<int> batches{1, 8, 32, 128};
   int context = 192;
   bool only_products = false;
+  std::string format;
   for (int i = 1; i < argc; ++i) {
     const std::string option = argv[i];
     const auto value = [&] { return std::string(i + 1 < argc ? argv[++i] : ""); };
     if (option == "--shape") shape = value();
     if (option == "--context") context = std::stoi(value());
+    if (option == "--quant") format = value();
     if (option == "--products") only_products = true;
     if (option == "--batches") {
       batches.clear();
@@ -281,6 +292,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   Bench bench;
+  if (!format.empty()) bench.quant = quant::format_of(format);
   std::printf("%s\n", bench.gpu().info().description.c_str());
   if (only_products)
     products(bench);

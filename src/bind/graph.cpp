@@ -169,13 +169,19 @@ py::array_t<float> program_logits(const ProgramHandle& self, const graph::EagerS
 
 std::shared_ptr<ProgramHandle> compile(const Graph& graph, const DeviceHandle& device, int context_length,
                                        const std::string& kv_dtype, std::optional<std::vector<std::string>> passes,
-                                       bool probes, const ProgramHandle* share) {
+                                       bool probes, const ProgramHandle* share,
+                                       const std::optional<std::string>& quant) {
   auto handle = std::make_shared<ProgramHandle>();
   const Graph recorded = graph;  // another thread may go on recording
   py::gil_scoped_release unlocked;
   auto program = std::make_shared<graph::Program>(
       recorded, device.backend,
-      graph::ProgramOptions{context_length, kv_dtype, std::move(passes), probes, share ? share->graph : nullptr});
+      graph::ProgramOptions{.context_length = context_length,
+                            .kv_dtype = kv_dtype,
+                            .passes = std::move(passes),
+                            .quant = quant ? std::optional(quant::format_of(*quant)) : std::nullopt,
+                            .probes = probes,
+                            .share = share ? share->graph : nullptr});
   handle->graph = program.get();
   handle->model = std::move(program);
   handle->device = device;
@@ -186,14 +192,36 @@ std::shared_ptr<ProgramHandle> compile(const Graph& graph, const DeviceHandle& d
 
 void bind_graph(py::module_& m) {
   bind_graph_class(m);
+  m.def("weight_formats", &quant::format_names);
+  m.def(
+      "weight_format",
+      [](const std::string& name) {
+        const quant::Format format = quant::format_of(name);
+        return py::make_tuple(quant::name_of(format), quant::error_bound(format));
+      },
+      py::arg("name"));
+  m.def(
+      "rounded_to",
+      [](const core::Tensor& rows, const std::string& name) {
+        const quant::Format format = quant::format_of(name);
+        if (rows.shape().rank() != 2 || !rows.place().host)
+          core::fail(core::ErrorCode::shape_error,
+                     core::cat("[quant] a weight of shape ", rows.shape().str(), " on '", rows.place().name, "'."),
+                     "Weights are matrices [out, in] in the memory of the CPU.");
+        py::gil_scoped_release unlocked;
+        return quant::rounded(format, rows);
+      },
+      py::arg("rows"), py::arg("name"));
 
   using Shared = std::shared_ptr<ProgramHandle>;
   py::class_<ProgramHandle, Shared>(m, "Program")
       .def(py::init(&compile), py::arg("graph"), py::arg("device"), py::kw_only(), py::arg("context_length"),
            py::arg("kv_dtype") = "auto", py::arg("passes") = py::none(), py::arg("probes") = false,
-           py::arg("share") = py::none())
+           py::arg("share") = py::none(), py::arg("quant") = py::none())
       .def_property_readonly("vocab_size", [](const ProgramHandle& self) { return self.model->vocab_size(); })
       .def_property_readonly("context_length", [](const ProgramHandle& self) { return self.model->context_length(); })
+      .def_property_readonly("quantized_products", [](const ProgramHandle& self) { return self.graph->quantized(); })
+      .def_property_readonly("rounded_products", [](const ProgramHandle& self) { return self.graph->rounded(); })
       .def_property_readonly("weight_bytes", [](const ProgramHandle& self) { return self.model->weight_bytes(); })
       .def_property_readonly("device", [](const ProgramHandle& self) { return self.device; })
       .def_property_readonly("kv_bytes_per_token",

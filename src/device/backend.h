@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,6 +18,7 @@
 #include "device/probe.h"
 #include "device/sample.h"
 #include "device/step.h"
+#include "quant/format.h"
 
 namespace fastllm::device {
 
@@ -33,8 +35,7 @@ struct DeviceInfo {
   int threads = 0;
 };
 
-// One row block of a Linear's weight: [N_i, K] of a dense dtype (quantised formats add a variant here), with its bias
-// [N_i] or none. Several parts make one product whose outputs lie side by side (QKV, gate/up): no copy is made on the
+// One row block of a Linear's weight: [N_i, K] of a dense dtype, with its bias [N_i] or none. Several parts make one product whose outputs lie side by side (QKV, gate/up): no copy is made on the
 // CPU.
 struct LinearPart {
   core::Tensor weight;
@@ -48,11 +49,13 @@ class PackedLinear {
   std::int64_t in_features = 0;   // K
   std::int64_t out_features = 0;  // N, all parts together
   std::size_t bytes = 0;          // memory read by one product
+  bool rounded = false;  // PackOptions::format has no kernel here: dense numbers, rounded to what it can say
 };
 
 struct PackOptions {
   bool gated = false;  // for Linear::gated; only where fusions() names gated_linear
   bool own = false;    // used many times and by nobody else: worth a layout of its own
+  std::optional<quant::Format> format = std::nullopt;  // what the weight is to become
 };
 
 struct OpCall {

@@ -18,13 +18,9 @@
 #include <cstdint>
 #include <limits>
 
+#include "core/target.h"
 #include "device/sample.h"
 
-#if defined(__CUDACC__)
-#define FASTLLM_BOTH __host__ __device__ inline
-#else
-#define FASTLLM_BOTH inline
-#endif
 #if defined(__CUDA_ARCH__)
 #define FASTLLM_PRAGMA(text) _Pragma(#text)
 #define FASTLLM_UNROLL(n) FASTLLM_PRAGMA(unroll n)

@@ -142,7 +142,10 @@ void place_constants(Graph& graph, device::Backend& backend,
 }  // namespace
 
 Program::Program(const Graph& graph, std::shared_ptr<device::Backend> backend, const ProgramOptions& options)
-    : backend_(std::move(backend)), graph_(graph), context_length_(options.context_length) {
+    : backend_(std::move(backend)),
+      graph_(graph),
+      context_length_(options.context_length),
+      quant_(options.share && !options.quant ? options.share->quant_ : options.quant) {
   if (graph_.output < 0)
     fail(ErrorCode::invalid_request, "[program] the graph has no output.", "Call set_output with the logits.");
   if (context_length_ < 1)
@@ -270,6 +273,13 @@ void Program::pack_weights() {
     device::PackOptions options;
     options.gated = node_as<device::Linear>(node)->gated;
     options.own = std::ranges::all_of(node.parts, [&](const Part& part) { return users[part.weight] == 1; });
+    if (quant_ && options.own) {  // a table that an embedding reads as well stays
+      options.format = quant_;
+      std::int64_t rows = 0;
+      for (const Part& part : node.parts) rows += graph_.values[index(part.weight)].constant.shape()[0];
+      // Every token's probability hangs on the last product: it keeps 8 bits.
+      if (rows == vocab_size_ && quant_->code == quant::Code::int4) options.format = quant::Format{quant::Code::int8};
+    }
     return options;
   };
   for (std::size_t i = 0; i < graph_.nodes.size(); ++i) {
@@ -278,13 +288,21 @@ void Program::pack_weights() {
     if (packed_[i]) continue;
     std::vector<device::LinearPart> parts;
     for (const Part& part : node.parts) {
-      count(part.weight);
       if (part.bias >= 0) count(part.bias);
       parts.push_back({graph_.values[index(part.weight)].constant,
                        part.bias >= 0 ? graph_.values[index(part.bias)].constant : Tensor()});
     }
     try {
-      if (!parts.empty()) packed_[i] = backend_->pack_linear(parts, pack_options(node));
+      if (parts.empty()) continue;
+      const device::PackOptions options = pack_options(node);
+      packed_[i] = backend_->pack_linear(parts, options);
+      quantized_ += options.format ? 1 : 0;
+      rounded_ += packed_[i]->rounded ? 1 : 0;
+      if (options.format && !packed_[i]->rounded) {
+        weight_bytes_ += packed_[i]->bytes;
+      } else {
+        for (const Part& part : node.parts) count(part.weight);
+      }
       for (const Part& part : node.parts) release(part);
     } catch (const core::Error& error) {
       throw core::Error(error.code(), error.what(),

@@ -22,6 +22,7 @@ struct ProgramOptions {
   int context_length = 0;
   std::string kv_dtype = "auto";                   // auto: the dtype of the weights
   std::optional<std::vector<std::string>> passes;  // none: the default ones, in their order
+  std::optional<quant::Format> quant;  // of the weights of products; none: as they come
   bool probes = false;  // keep what the graph's taps name in being: for run_probed()
   const Program* share = nullptr;  // of the same model: weights it has on the device are used, not copied again
 };
@@ -39,6 +40,9 @@ class Program final : public engine::StepModel {
   std::span<const engine::KvSpec> kv_layers() const override { return kv_layers_; }
   const std::shared_ptr<device::Backend>& backend() const override { return backend_; }
   std::size_t weight_bytes() const override { return weight_bytes_; }
+  // Products whose weights should have become codes, and how many of them the device could only round.
+  int quantized() const { return quantized_; }
+  int rounded() const { return rounded_; }
   void reserve(const engine::StepLimits& limits) override;
   std::span<float> run(const device::StepView& step) override;
   bool asynchronous() const override { return sampler_ != nullptr; }
@@ -103,6 +107,9 @@ class Program final : public engine::StepModel {
   int vocab_size_ = 0;
   int context_length_ = 0;
   int rope_original_max_ = 0;
+  std::optional<quant::Format> quant_;
+  int quantized_ = 0;
+  int rounded_ = 0;
   std::size_t weight_bytes_ = 0;
   std::vector<engine::KvSpec> kv_layers_;
   std::map<int, std::shared_ptr<device::PackedLinear>> regrouped_;  // by a product's output, see share_gated

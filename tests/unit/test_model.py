@@ -97,8 +97,6 @@ def test_a_stream_keeps_its_model_alive() -> None:
 
 
 def test_arguments_for_later_releases_are_refused_with_a_hint() -> None:
-    with pytest.raises(InvalidConfig, match="quant.*later release"):
-        fastllm.load("demo", quant="int4")
     with pytest.raises(InvalidConfig, match="adapters.*later release"):
         fastllm.load("demo", adapters={"x": "y"})
     with pytest.raises(InvalidConfig, match="EngineConfig"):

@@ -72,7 +72,12 @@ std::unique_ptr<device::PackedLinear> CpuBackend::pack_linear(std::span<const de
                                                               device::PackOptions options) {
   if (options.gated)
     core::fail(core::ErrorCode::internal, "[linear] the CPU has no gated product; its compiler makes none.");
-  return std::make_unique<CpuLinear>(parts);
+  if (!options.format) return std::make_unique<CpuLinear>(parts);
+  std::vector<device::LinearPart> rounded(parts.begin(), parts.end());
+  for (device::LinearPart& part : rounded) part.weight = quant::rounded(*options.format, part.weight);
+  auto packed = std::make_unique<CpuLinear>(rounded);
+  packed->rounded = true;
+  return packed;
 }
 
 Scratch CpuBackend::scratch(std::size_t bytes) {

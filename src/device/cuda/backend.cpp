@@ -165,7 +165,7 @@ std::vector<std::string> CudaBackend::fusions() const {
 
 std::unique_ptr<device::PackedLinear> CudaBackend::pack_linear(std::span<const device::LinearPart> parts,
                                                                device::PackOptions options) {
-  auto packed = std::make_unique<DenseLinear>();
+  auto packed = std::make_unique<DeviceLinear>();
   packed->dtype = parts[0].weight.dtype();
   packed->in_features = parts[0].weight.shape()[1];
   bool any_bias = false;
@@ -183,34 +183,24 @@ std::unique_ptr<device::PackedLinear> CudaBackend::pack_linear(std::span<const d
   packed->gated = options.gated;
   packed->tiled =
       context_.hopper && (options.gated || options.own) && core::is_half(packed->dtype) && packed->in_features % 8 == 0;
-  const std::int64_t all_rows = packed->out_features;
   if (options.gated) packed->out_features /= 2;
-  // A single weight that is here already (a tied embedding, an eager call) is shared, not copied.
-  if (!packed->tiled && parts.size() == 1 && parts[0].weight.place() == place_ && parts[0].weight.contiguous()) {
-    packed->weight = parts[0].weight.storage();
-    packed->data = parts[0].weight.data();
+  std::vector<device::LinearPart> rounded;
+  if (options.format && has_codes(context_, *options.format, packed->dtype, packed->in_features)) {
+    pack_codes(*packed, *options.format, parts);
   } else {
-    packed->weight = allocate(packed->tiled ? tiled_bytes(all_rows, packed->in_features) : packed->bytes);
-    packed->data = packed->weight->data();
-    char* const base = static_cast<char*>(packed->weight->data());
-    std::vector<char> scratch;
-    const std::size_t row_bytes = static_cast<std::size_t>(packed->in_features) * core::dtype_size(packed->dtype);
-    std::int64_t row = 0;
-    for (const device::LinearPart& part : parts) {
-      const std::int64_t rows = part.weight.shape()[0];
-      if (packed->tiled) {
-        core::Tensor rows_here = part.weight;
-        if (part.weight.place().host || !part.weight.contiguous()) rows_here = place(part.weight);
-        tile_rows(context_, rows_here.data(), base, row, rows, packed->in_features,
-                  options.gated ? packed->out_features : 0);
-      } else {
-        copy_in(base + static_cast<std::size_t>(row) * row_bytes,
-                part.weight.place().host ? packed_rows(part.weight, scratch) : part.weight.data(),
-                static_cast<std::size_t>(rows) * row_bytes);
+    if (options.format) {
+      for (const device::LinearPart& part : parts) {
+        core::Tensor host = part.weight;
+        if (!host.place().host) {
+          host = core::Tensor::empty(part.weight.dtype(), part.weight.shape());
+          copy_out(host.data(), part.weight.data(), host.nbytes());
+        }
+        rounded.push_back({quant::rounded(*options.format, host), part.bias});
       }
-      synchronize();
-      row += rows;
+      packed->rounded = true;
+      parts = rounded;
     }
+    pack_numbers(*packed, parts);
   }
   if (any_bias) {
     std::vector<float> bias(static_cast<std::size_t>(packed->rows()), 0.0f);
@@ -236,6 +226,75 @@ std::unique_ptr<device::PackedLinear> CudaBackend::pack_linear(std::span<const d
     synchronize();
   }
   return packed;
+}
+
+void CudaBackend::pack_numbers(DeviceLinear& packed, std::span<const device::LinearPart> parts) {
+  // A single weight that is here already (a tied embedding, an eager call) is shared, not copied.
+  if (!packed.tiled && parts.size() == 1 && parts[0].weight.place() == place_ && parts[0].weight.contiguous()) {
+    packed.weight = parts[0].weight.storage();
+    packed.data = parts[0].weight.data();
+  } else {
+    packed.weight = allocate(packed.tiled ? tiled_bytes(packed.rows(), packed.in_features) : packed.bytes);
+    packed.data = packed.weight->data();
+    char* const base = static_cast<char*>(packed.weight->data());
+    std::vector<char> scratch;
+    const std::size_t row_bytes = static_cast<std::size_t>(packed.in_features) * core::dtype_size(packed.dtype);
+    std::int64_t row = 0;
+    for (const device::LinearPart& part : parts) {
+      const std::int64_t rows = part.weight.shape()[0];
+      if (packed.tiled) {
+        core::Tensor rows_here = part.weight;
+        if (part.weight.place().host || !part.weight.contiguous()) rows_here = place(part.weight);
+        tile_rows(context_, rows_here.data(), base, row, rows, packed.in_features,
+                  packed.gated ? packed.out_features : 0);
+      } else {
+        copy_in(base + static_cast<std::size_t>(row) * row_bytes,
+                part.weight.place().host ? packed_rows(part.weight, scratch) : part.weight.data(),
+                static_cast<std::size_t>(rows) * row_bytes);
+      }
+      synchronize();
+      row += rows;
+    }
+  }
+}
+
+// The parts' rows as codes with their scales, each in its place, then as tiles: words of a tile mix rows.
+void CudaBackend::pack_codes(DeviceLinear& packed, const quant::Format& format,
+                             std::span<const device::LinearPart> parts) {
+  const std::int64_t rows = packed.rows();
+  const std::int64_t depth = packed.in_features;
+  const std::int64_t groups = format.group == 0 ? 1 : (depth + format.group - 1) / format.group;
+  const auto factors = static_cast<std::size_t>(rows * groups) * sizeof(float);
+  const std::shared_ptr<core::Storage> codes = allocate(static_cast<std::size_t>(rows * depth));
+  const std::shared_ptr<core::Storage> scales = allocate(factors);
+  const std::shared_ptr<core::Storage> zeros = allocate(factors);
+  const std::shared_ptr<core::Storage> bad = allocate(sizeof(int));
+  int found = 0;
+  copy_in(bad->data(), &found, sizeof(int));
+  const PlainCodes plain{static_cast<std::uint8_t*>(codes->data()), static_cast<float*>(scales->data()),
+                         static_cast<float*>(zeros->data()), static_cast<int*>(bad->data())};
+  std::int64_t row = 0;
+  for (const device::LinearPart& part : parts) {
+    core::Tensor here = part.weight;
+    if (here.place().host || !here.contiguous()) here = place(here);
+    quantize_rows(context_, format, here.dtype(), here.data(), plain, row, here.shape()[0], depth,
+                  packed.gated ? packed.out_features : 0);
+    synchronize();
+    row += here.shape()[0];
+  }
+  copy_out(&found, bad->data(), sizeof(int));
+  if (found)
+    core::fail(
+        ErrorCode::invalid_request,
+        cat("[quant] a weight holds a number that is not finite, which ", quant::name_of(format), " has no code for."),
+        "The checkpoint is damaged, or was saved from a training that diverged.");
+  packed.bytes = code_bytes(format, rows, depth);
+  packed.weight = allocate(packed.bytes);
+  packed.data = packed.weight->data();
+  tile_codes(context_, format, plain, packed.weight->data(), rows, depth);
+  synchronize();
+  packed.format = format;
+  if (format.scales_sums()) packed.scales = scales;
 }
 
 void CudaBackend::free_staging() {
@@ -368,7 +427,7 @@ void CudaBackend::run(const device::OpCall& call, const device::StepView* step) 
     }
     void operator()(const device::Embedding& op) const { embedding(c, op, in[0], in[1], out[0]); }
     void operator()(const device::Linear& op) const {
-      const auto* weight = dynamic_cast<const DenseLinear*>(call.linear);
+      const auto* weight = dynamic_cast<const DeviceLinear*>(call.linear);
       if (!weight) core::fail(ErrorCode::internal, "[linear] the weight was not packed by the CUDA backend.");
       linear(c, op, in[0], op.add_residual ? &in[1] : nullptr, *weight, out[0]);
     }

@@ -49,6 +49,8 @@ class CudaBackend final : public device::Backend {
     void* host = nullptr;  // pinned
     cudaEvent_t copied = nullptr;
   };
+  void pack_numbers(DeviceLinear& packed, std::span<const device::LinearPart> parts);
+  void pack_codes(DeviceLinear& packed, const quant::Format& format, std::span<const device::LinearPart> parts);
   void free_staging();
   Staging staging_[2];
   int staging_turn_ = 0;

@@ -14,7 +14,7 @@ struct Epilogue {
   float scale;
 };
 
-inline Epilogue epilogue_of(const device::Linear& op, const View* residual, const DenseLinear& l) {
+inline Epilogue epilogue_of(const device::Linear& op, const View* residual, const DeviceLinear& l) {
   return {l.bias ? static_cast<const float*>(l.bias->data()) : nullptr, residual ? residual->data : nullptr,
           residual ? residual->stride[0] : 0, op.activation, op.scale};
 }

@@ -110,6 +110,10 @@ __device__ inline void products_wait() {
 // d[4 j ...] row l/4, columns 8 j + 2 (l%4) and + 1, then the same of row l/4 + 8.
 template <class T, int N>
 struct Products;
+// The same with the left operand in registers: a[4] holds rows l/4 and l/4 + 8, columns 2 (l%4) and + 1, then + 8. They are read
+// until products_wait says that the product is done.
+template <class T, int N>
+struct ProductsLeft;
 
 #define FASTLLM_FLOATS4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
 #define FASTLLM_FLOATS16(i) \
@@ -129,18 +133,33 @@ struct Products;
     }                                                                                                            \
   };
 
+#define FASTLLM_PRODUCTS_LEFT(T, NAME, N, REGISTERS, A, B, ...)                                                   \
+  template <>                                                                                                     \
+  struct ProductsLeft<T, N> {                                                                                     \
+    __device__ static void add(float (&d)[N / 2], const std::uint32_t (&a)[4], std::uint64_t b) {                 \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME \
+                   "." NAME " {" REGISTERS "}, {" A "}, " B ", p, 1, 1, 0;\n}"                                    \
+                   : __VA_ARGS__                                                                                  \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                         \
+    }                                                                                                             \
+  };
+
 #define FASTLLM_REGISTERS8 "%0, %1, %2, %3"
 FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 8, FASTLLM_REGISTERS8, "%4", "%5", "%6", FASTLLM_FLOATS4(0))
 FASTLLM_PRODUCTS(__half, "f16", 8, FASTLLM_REGISTERS8, "%4", "%5", "%6", FASTLLM_FLOATS4(0))
+FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 8, FASTLLM_REGISTERS8, "%4, %5, %6, %7", "%8", FASTLLM_FLOATS4(0))
 #undef FASTLLM_REGISTERS8
 #define FASTLLM_REGISTERS16 "%0, %1, %2, %3, %4, %5, %6, %7"
 FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 16, FASTLLM_REGISTERS16, "%8", "%9", "%10", FASTLLM_FLOATS4(0),
                  FASTLLM_FLOATS4(4))
 FASTLLM_PRODUCTS(__half, "f16", 16, FASTLLM_REGISTERS16, "%8", "%9", "%10", FASTLLM_FLOATS4(0), FASTLLM_FLOATS4(4))
+FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 16, FASTLLM_REGISTERS16, "%8, %9, %10, %11", "%12", FASTLLM_FLOATS4(0),
+                      FASTLLM_FLOATS4(4))
 #undef FASTLLM_REGISTERS16
 #define FASTLLM_REGISTERS32 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
 FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 32, FASTLLM_REGISTERS32, "%16", "%17", "%18", FASTLLM_FLOATS16(0))
 FASTLLM_PRODUCTS(__half, "f16", 32, FASTLLM_REGISTERS32, "%16", "%17", "%18", FASTLLM_FLOATS16(0))
+FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 32, FASTLLM_REGISTERS32, "%16, %17, %18, %19", "%20", FASTLLM_FLOATS16(0))
 #undef FASTLLM_REGISTERS32
 #define FASTLLM_REGISTERS64                                                \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
@@ -148,6 +167,8 @@ FASTLLM_PRODUCTS(__half, "f16", 32, FASTLLM_REGISTERS32, "%16", "%17", "%18", FA
 FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 64, FASTLLM_REGISTERS64, "%32", "%33", "%34", FASTLLM_FLOATS16(0),
                  FASTLLM_FLOATS16(16))
 FASTLLM_PRODUCTS(__half, "f16", 64, FASTLLM_REGISTERS64, "%32", "%33", "%34", FASTLLM_FLOATS16(0), FASTLLM_FLOATS16(16))
+FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 64, FASTLLM_REGISTERS64, "%32, %33, %34, %35", "%36", FASTLLM_FLOATS16(0),
+                      FASTLLM_FLOATS16(16))
 #undef FASTLLM_REGISTERS64
 #define FASTLLM_REGISTERS128                                                         \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "           \
@@ -156,6 +177,8 @@ FASTLLM_PRODUCTS(__half, "f16", 64, FASTLLM_REGISTERS64, "%32", "%33", "%34", FA
   "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 128, FASTLLM_REGISTERS128, "%64", "%65", "%66", FASTLLM_FLOATS64(0))
 FASTLLM_PRODUCTS(__half, "f16", 128, FASTLLM_REGISTERS128, "%64", "%65", "%66", FASTLLM_FLOATS64(0))
+FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 128, FASTLLM_REGISTERS128, "%64, %65, %66, %67", "%68",
+                      FASTLLM_FLOATS64(0))
 #undef FASTLLM_REGISTERS128
 #define FASTLLM_REGISTERS256                                                                     \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                       \
@@ -170,8 +193,11 @@ FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 256, FASTLLM_REGISTERS256, "%128", "%129
                  FASTLLM_FLOATS64(64))
 FASTLLM_PRODUCTS(__half, "f16", 256, FASTLLM_REGISTERS256, "%128", "%129", "%130", FASTLLM_FLOATS64(0),
                  FASTLLM_FLOATS64(64))
+FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 256, FASTLLM_REGISTERS256, "%128, %129, %130, %131", "%132",
+                      FASTLLM_FLOATS64(0), FASTLLM_FLOATS64(64))
 #undef FASTLLM_REGISTERS256
 #undef FASTLLM_PRODUCTS
+#undef FASTLLM_PRODUCTS_LEFT
 
 // The same with the left operand in registers (a[4]: rows l/4 and l/4 + 8, columns 2 (l%4) and + 1, then + 8) and the
 // right one stored as [16, N], N contiguous: as transposed_descriptor describes it.
@@ -243,6 +269,19 @@ __device__ inline E load_shared_eight_as(std::uint32_t shared) {
                : "r"(shared)
                : "memory");
   return *reinterpret_cast<E*>(&v);
+}
+__device__ inline uint4 load_shared_words(std::uint32_t shared) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(shared)
+               : "memory");
+  return v;
+}
+__device__ inline std::uint32_t load_shared_word(std::uint32_t shared) {
+  std::uint32_t v;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(shared) : "memory");
+  return v;
 }
 __device__ inline float4 load_shared(std::uint32_t shared) {
   float4 v;

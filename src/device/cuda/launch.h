@@ -5,23 +5,28 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "device/backend.h"
+#include "quant/format.h"
 
 namespace fastllm::cuda {
 
 using device::StepView;
 using device::View;
 
-// A Linear's weight on the device: parts stacked into one [N, K] matrix.
-struct DenseLinear final : device::PackedLinear {
+// A Linear's weight on the device: parts stacked into one [N, K] matrix, of `dtype` where products compute with it.
+struct DeviceLinear final : device::PackedLinear {
   std::shared_ptr<core::Storage> weight;  // owns data
   const void* data = nullptr;             // [N, K]
   core::DType dtype = core::DType::bf16;
   std::shared_ptr<core::Storage> bias;    // [N] float32, or null
   bool tiled = false;  // not rows but tiles (linear_hopper.cu): only its kernel reads them
   bool gated = false;  // gate and up rows in alternating groups of 8; out_features is half of the rows
+  // Codes instead: data is tiles of them (cuda/quant/), scales has [N] float32 if the format scales sums.
+  std::optional<quant::Format> format;
+  std::shared_ptr<core::Storage> scales;
 
   std::int64_t rows() const { return gated ? 2 * out_features : out_features; }
 };
@@ -47,15 +52,38 @@ inline int longest(const StepView& step) {
 }
 
 void embedding(const Context&, const device::Embedding&, const View& ids, const View& weight, const View& out);
-void linear(const Context&, const device::Linear&, const View& x, const View* residual, const DenseLinear&,
+void linear(const Context&, const device::Linear&, const View& x, const View* residual, const DeviceLinear&,
             const View& out);
 // Bytes of a weight as tiles, and rows [first, first + rows) of it on their way there, `from` being [rows, depth] in this
 // device's memory. half > 0: gate and up rows, `half` of each, in alternating groups of 8.
 std::size_t tiled_bytes(std::int64_t rows, std::int64_t depth);
 void tile_rows(const Context&, const void* from, void* to, std::int64_t first, std::int64_t rows, std::int64_t depth,
                std::int64_t half);
+// The same for weights of codes: where this GPU has kernels for the format; bytes of such a weight as tiles; rows on their way to
+// codes [*, depth] with scales and zero points [*, groups], place(r) as above, `bad` set where a number is not finite; codes
+// of all rows on their way to tiles.
+bool has_codes(const Context&, const quant::Format&, core::DType dtype, std::int64_t depth);
+std::size_t code_tile_bytes(const quant::Format&);
+std::size_t code_bytes(const quant::Format&, std::int64_t rows, std::int64_t depth);
+struct PlainCodes {
+  std::uint8_t* codes;  // [rows, depth]
+  float* scales;        // [rows, groups]
+  float* zeros;         // [rows, groups], or null
+  int* bad;
+};
+void quantize_rows(const Context&, const quant::Format&, core::DType dtype, const void* from, const PlainCodes& to,
+                   std::int64_t first, std::int64_t rows, std::int64_t depth, std::int64_t half);
+void tile_codes(const Context&, const quant::Format&, const PlainCodes& from, void* to, std::int64_t rows,
+                std::int64_t depth);
+// linear() for them.
+void linear_fp8(const Context&, const device::Linear&, const View& x, const View* residual, const DeviceLinear&,
+                const View& out);
+void linear_int8(const Context&, const device::Linear&, const View& x, const View* residual, const DeviceLinear&,
+                 const View& out);
+void linear_int4(const Context&, const device::Linear&, const View& x, const View* residual, const DeviceLinear&,
+                 const View& out);
 // False, and nothing was launched: not the GPU, dtype or alignment for it.
-bool linear_hopper(const Context&, const device::Linear&, const View& x, const View* residual, const DenseLinear&,
+bool linear_hopper(const Context&, const device::Linear&, const View& x, const View* residual, const DeviceLinear&,
                    const View& out);
 void matmul(const Context&, const View& a, const View& b, const View& out);
 void rms_norm(const Context&, const device::RmsNorm&, const View& x, const View& weight, const View& out);

@@ -34,7 +34,10 @@ class NullBackend final : public Backend {
     for (const LinearPart& part : parts) {
       packed->in_features = part.weight.shape()[1];
       packed->out_features += part.weight.shape()[0];
-      packed->bytes += part.weight.nbytes();
+      const std::int64_t depth = part.weight.shape()[1];
+      packed->bytes += options.format ? static_cast<std::size_t>(quant::bits_per_weight(*options.format, depth) / 8 *
+                                                                 static_cast<double>(part.weight.numel()))
+                                      : part.weight.nbytes();
     }
     if (options.gated) packed->out_features /= 2;
     return packed;

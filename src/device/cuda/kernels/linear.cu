@@ -216,7 +216,7 @@ __global__ void plain_kernel(const T* x, std::int64_t x_stride, const W* w, T* o
 }
 
 template <class T, int kOctets, int kTiles>
-void launch_skinny(const Context& c, const View& x, const DenseLinear& l, const View& out, const Epilogue& e) {
+void launch_skinny(const Context& c, const View& x, const DeviceLinear& l, const View& out, const Epilogue& e) {
   const int n = static_cast<int>(l.out_features);
   skinny_kernel<T, kOctets, kTiles><<<(n + kTiles * 16 - 1) / (kTiles * 16), kSkinnyWarps * 32, 0, c.stream>>>(
       static_cast<const T*>(x.data), x.stride[0], static_cast<const T*>(l.data), static_cast<T*>(out.data),
@@ -224,7 +224,7 @@ void launch_skinny(const Context& c, const View& x, const DenseLinear& l, const 
 }
 
 template <class T>
-void launch_tiled(const Context& c, const View& x, const DenseLinear& l, const View& out, const Epilogue& e) {
+void launch_tiled(const Context& c, const View& x, const DeviceLinear& l, const View& out, const Epilogue& e) {
   static const cudaError_t allowed =
       cudaFuncSetAttribute(tiled_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, kTiledShared);
   check(allowed, "linear");
@@ -237,7 +237,7 @@ void launch_tiled(const Context& c, const View& x, const DenseLinear& l, const V
 }
 
 template <class T>
-void launch_half(const Context& c, const View& x, const DenseLinear& l, const View& out, const Epilogue& e) {
+void launch_half(const Context& c, const View& x, const DeviceLinear& l, const View& out, const Epilogue& e) {
   const std::int64_t tokens = x.shape[0];
   if (tokens <= 8)
     launch_skinny<T, 1, 1>(c, x, l, out, e);
@@ -255,10 +255,14 @@ bool aligned16(const void* data, std::int64_t stride) {
 
 }  // namespace
 
-void linear(const Context& c, const device::Linear& op, const View& x, const View* residual, const DenseLinear& l,
+void linear(const Context& c, const device::Linear& op, const View& x, const View* residual, const DeviceLinear& l,
             const View& out) {
   const std::int64_t tokens = x.shape[0];
   if (tokens == 0 || l.out_features == 0) return;
+  if (l.format) {
+    const auto by_code = {linear_fp8, linear_int8, linear_int4};
+    return by_code.begin()[static_cast<int>(l.format->code)](c, op, x, residual, l, out);
+  }
   if (linear_hopper(c, op, x, residual, l, out)) return;
   if (l.gated || l.tiled)
     core::fail(core::ErrorCode::internal, "[linear] a gated product was packed for a GPU without its kernel.");
