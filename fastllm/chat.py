@@ -78,7 +78,7 @@ class _Answer(RequestHandle):
     def _keep(self, token: Token) -> Token:
         token = super()._keep(token)
         if token.text:
-            self._node.message = Message("assistant", self._joined())
+            self._node.message = Message("assistant", self._join())
         return token
 
     def _pop(self) -> Token | None:
@@ -93,6 +93,16 @@ class _Answer(RequestHandle):
             self._node.message = Message("assistant", completion.text)
             self._node.finish_reason = completion.finish_reason
         return token
+
+    def _read_ready(self) -> list[tuple[Any, ...]]:
+        rows = super()._read_ready()
+        if rows:
+            self._make_tokens()  # and with them the message
+        if self._exhausted and not self._cut and (completion := self.completion) is not None:
+            self._node.finish_reason = completion.finish_reason
+            if completion.finish_reason != "error":
+                self._node.message = Message("assistant", completion.text)
+        return rows
 
 
 class ChatStream(_Answer, TokenStream):

@@ -7,6 +7,7 @@ from anywhere, sets a native flag; nothing asynchronous is needed.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,7 @@ __all__ = ["RequestHandle", "StreamText", "Ticket", "TokenStream"]
 
 _CLOSE_TIMEOUT_S = 5.0
 _TO_THE_END = 2**31 - 1
+_NOT_LAST: tuple[None, tuple[str, bytes]] = (None, ("", b""))
 _IteratorT = TypeVar("_IteratorT")
 
 
@@ -107,7 +109,13 @@ class RequestHandle:
         self._request = ticket.request
         self._ahead: deque[tuple[Any, ...]] = deque()  # taken from the engine, not yet read
         self._echo = deque((*ticket.echo, *ticket.kept))
-        self._tokens: list[Token] = []
+        self._made: list[Token] = []  # the tokens read, but for those in _rows
+        self._rows: deque[tuple[Any, ...]] = deque()  # read as rows: tokens when somebody asks for them
+        self._last: tuple[FinishReason | None, tuple[str, bytes]] = (
+            None,
+            ("", b""),
+        )  # what the end adds to the last row
+        self._making = threading.Lock()
         self._pieces: list[str] = []
         self._generated = len(ticket.kept)  # tokens of the answer that the engine made and that were read, or kept
         self._wanted = 0  # what the engine was told we want, if it looks
@@ -218,7 +226,24 @@ class RequestHandle:
 
     # --- reading, by the one consumer
 
+    def _make_tokens(self) -> None:
+        """Makes tokens of the rows that were read."""
+        if self._rows or self._making.locked():
+            with self._making:
+                while self._rows:
+                    row = self._rows.popleft()
+                    self._keep(_token(row, *(_NOT_LAST if self._rows else self._last)))
+
+    @property
+    def _tokens(self) -> list[Token]:
+        self._make_tokens()
+        return self._made
+
     def _joined(self) -> str:
+        self._make_tokens()
+        return self._join()
+
+    def _join(self) -> str:
         pieces = self._pieces
         if len(pieces) > 1:
             pieces[:] = ["".join(pieces)]
@@ -274,8 +299,33 @@ class RequestHandle:
         self._generated += 1
         return self._keep(_token(raw, None if reason == "error" else reason, tail))
 
+    def _read_ready(self) -> list[tuple[Any, ...]]:
+        """Reads all that is there as rows of the engine; they become tokens when somebody asks for those.
+
+        For a display, which looks now and then and shares the processor with the engine. Sets `_exhausted` at the end;
+        whether that is a failure is for the caller to ask.
+        """
+        if self._cut:
+            self._exhausted = self._ended_as() is not None
+            return []
+        while self._echo:
+            self._keep(self._echo.popleft())
+        end = self._ended_as()  # before the last look, so that nothing comes after that
+        rows = [*self._ahead, *self._request.take()]
+        self._ahead.clear()
+        with self._making:
+            self._generated += len(rows)
+            self._rows.extend(rows)
+            if end is not None and self._rows:
+                reason = end["reason"]
+                self._last = (None if reason == "error" else reason, (end["tail_text"], end["tail_bytes"]))
+        if end is not None:
+            self._exhausted = True
+            self._release()
+        return rows
+
     def _keep(self, token: Token) -> Token:
-        self._tokens.append(token)
+        self._made.append(token)
         if token.text:
             self._pieces.append(token.text)
         return token

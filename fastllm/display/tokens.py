@@ -7,15 +7,27 @@ shows the plain answer.
 
 from __future__ import annotations
 
-import math
 import zlib
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, get_args
 
-from fastllm.display.escape import bdi, clip, esc, visible
-from fastllm.display.html import alert, number, scroll, table
-from fastllm.display.numbers import duration, percent, rate, text_bar
+from fastllm.display.escape import bdi, clip, esc
+from fastllm.display.html import alert, scroll, table
+from fastllm.display.numbers import duration, percent, rate
 from fastllm.display.style import wrap
+from fastllm.display.writer import (
+    ENTROPY_STEP,
+    Row,
+    Shade,
+    SpecialName,
+    TokenWriter,
+    as_row,
+    entropy_of,
+    gaps_of,
+    level_of,
+    table_row_of,
+    tip_of,
+)
 from fastllm.errors import InvalidRequest
 from fastllm.types import Completion, Token
 
@@ -36,18 +48,12 @@ __all__ = [
     "static_html",
     "table_html",
     "tip_text",
-    "token_html",
     "usage_line",
 ]  # fmt: skip
 
-Shade: TypeAlias = Literal["off", "probability", "entropy", "rank", "cached"]
-"""What the background behind a token tells."""
-
-SpecialName: TypeAlias = Callable[[int], str]
-_ALTERNATIVES = 6  # rows of a tip
 _MAX_BYTES = 100_000  # of a static display
 _TABLE_BYTES = 45_000
-_ENTROPY_STEP = 0.4  # bits a shade
+_LEAST_ROW_BYTES = 150
 
 
 def check_shade(shade: str) -> Shade:
@@ -70,11 +76,7 @@ def rank_of(token: Token) -> int | None:
 
 def entropy_bits(token: Token) -> float | None:
     """Bits of surprise to be expected here, at least: what is not among the alternatives counts as one more of them."""
-    if not token.top:
-        return None
-    known = [math.exp(other.logprob) for other in token.top]
-    rest = max(0.0, 1.0 - math.fsum(known))
-    return -math.fsum(p * math.log2(p) for p in [*known, rest] if p > 0)
+    return entropy_of(as_row(token)[5]) if token.top else None
 
 
 def level(token: Token, shade: Shade, *, cached: int = 0, prompt_tokens: int = 0) -> int:
@@ -86,26 +88,7 @@ def level(token: Token, shade: Shade, *, cached: int = 0, prompt_tokens: int = 0
         cached: Prompt tokens that came from the prefix cache.
         prompt_tokens: Length of the prompt; echoed tokens count from minus this.
     """
-    if shade == "cached":
-        return 5 if token.index < 0 and token.index + prompt_tokens < cached else 0
-    if shade == "probability" and token.logprob is not None:
-        return min(9, int((1.0 - math.exp(min(0.0, token.logprob))) * 10))
-    if shade == "entropy" and (bits := entropy_bits(token)) is not None:
-        return min(9, int(bits / _ENTROPY_STEP))
-    if shade == "rank" and (rank := rank_of(token)) is not None:
-        return 9 if rank == 0 else {1: 0, 2: 3, 3: 5}.get(rank, 7)
-    return 0
-
-
-def _rank_words(token: Token) -> str:
-    rank = rank_of(token)
-    if rank is None:
-        return ""
-    return f"rank {rank}" if rank else f"rank >{len(token.top)}"
-
-
-def _probability(token: Token) -> str:
-    return "" if token.logprob is None else percent(math.exp(token.logprob))
+    return level_of(as_row(token), shade, cached=cached, prompt_tokens=prompt_tokens)
 
 
 def tip_text(token: Token, since_s: float | None = None) -> str:
@@ -115,84 +98,15 @@ def tip_text(token: Token, since_s: float | None = None) -> str:
         token: The token.
         since_s: Seconds since the token before it.
     """
-    data = token.bytes[:12].hex(" ") + (" …" if len(token.bytes) > 12 else "")
-    facts = [repr(clip(token.bytes.decode("utf-8", "replace") or token.text, 24)), f"id {token.id}"]
-    if token.logprob is not None:
-        facts += [f"p {_probability(token)}", f"logprob {token.logprob:.3f}"]
-    facts += [words for words in (_rank_words(token), f"bytes {data}" if data else "no bytes") if words]
-    if since_s is not None:
-        facts.append(f"+{duration(since_s)}")
-    lines = ["  ".join(facts)]
-    for other in token.top[:_ALTERNATIVES]:
-        share = math.exp(other.logprob)
-        mark = "▸" if other.id == token.id else " "
-        lines.append(f"{mark}{percent(share):>7} {text_bar(share)} {visible(other.text, 28)}")
-    return "\n".join(lines)
+    return tip_of(as_row(token), since_s)
 
 
-def _label(token: Token) -> str:
-    """What a screen reader says of it."""
-    words = [visible(token.text, 24) or "no text yet"]
-    if token.logprob is not None:
-        words.append(_probability(token))
-    return ", ".join([*words, rank]) if (rank := _rank_words(token)) else ", ".join(words)
-
-
-def token_html(
-    token: Token,
-    *,
-    shade: Shade = "probability",
-    group: str = "flm1",
-    tips: bool = True,
-    since_s: float | None = None,
-    special_name: SpecialName | None = None,
-    cached: int = 0,
-    prompt_tokens: int = 0,
-) -> str:
-    """One token inside a text.
-
-    Args:
-        token: The token.
-        shade: What its background tells.
-        group: Name shared by the tokens among which the arrow keys move.
-        tips: Whether it can be pointed at.
-        since_s: Seconds since the token before.
-        special_name: Names control tokens, by id.
-        cached: As in `level`.
-        prompt_tokens: As in `level`.
-    """
-    if token.special and not token.text:
-        name = special_name(token.id) if special_name is not None else _special_name(token)
-        text = f'<span class="flm1-sp">{esc(clip(name, 40))}</span>'
-    else:
-        text = esc(token.text)
-    strength = level(token, shade, cached=cached, prompt_tokens=prompt_tokens)
-    kind = f" s{strength}" if strength else ""
-    if not tips:
-        return f'<span class="{kind.strip()}">{text}</span>' if kind else text
-    tip = esc(tip_text(token, since_s)).replace("\n", "&#10;")
-    # The notebook's own shortcuts would take the arrow keys otherwise: it asks the focused element itself.
-    radio = f'<input type="radio" hidden data-lm-suppress-shortcuts name="{group}"'
-    return f'<label class="flm1-k{kind}" data-tip="{tip}">{radio} aria-label="{esc(_label(token))}">{text}</label>'
-
-
-def _special_name(token: Token) -> str:
-    for other in token.top:
-        if other.id == token.id and other.text:
-            return other.text
-    return f"token {token.id}"
-
-
-def _gaps(tokens: Sequence[Token], before: Token | None) -> list[float | None]:
-    times = [None if before is None else before.time_s, *(token.time_s for token in tokens)]
-    return [
-        None if earlier is None or later is None or token.index < 0 else later - earlier
-        for earlier, later, token in zip(times[:-1], times[1:], tokens, strict=True)
-    ]
+def _as_rows(tokens: Sequence[Token] | Sequence[Row]) -> list[Row]:
+    return [token if isinstance(token, tuple) else as_row(token) for token in tokens]
 
 
 def chunk_parts(
-    tokens: Sequence[Token],
+    tokens: Sequence[Token] | Sequence[Row],
     *,
     before: Token | None = None,
     shade: Shade = "probability",
@@ -202,14 +116,13 @@ def chunk_parts(
     cached: int = 0,
     prompt_tokens: int = 0,
 ) -> list[str]:
-    """The tokens one by one, as `token_html`; ``before`` is the token before the first."""
-    return [
-        token_html(
-            token, shade=shade, group=group, tips=tips, since_s=gap, special_name=special_name, cached=cached,
-            prompt_tokens=prompt_tokens,
-        )
-        for token, gap in zip(tokens, _gaps(tokens, before), strict=True)
-    ]  # fmt: skip
+    """The HTML of tokens one by one; ``before`` is the token before the first, the others as `TokenWriter`."""
+    writer = TokenWriter(
+        shade=shade, group=group, tips=tips, special_name=special_name, cached=cached, prompt_tokens=prompt_tokens,
+        before_s=None if before is None else before.time_s,
+    )  # fmt: skip
+    writer.write(_as_rows(tokens))
+    return writer.parts
 
 
 def chunk_html(parts: Sequence[str], first: int) -> str:
@@ -231,7 +144,7 @@ def legend_html(shade: Shade) -> str:
         )
     elif shade == "entropy":
         title = "bits of entropy, at least"
-        words = [f"{i * _ENTROPY_STEP:.1f}" for i in range(9)] + [f"≥ {9 * _ENTROPY_STEP:.1f}"]
+        words = [f"{i * ENTROPY_STEP:.1f}" for i in range(9)] + [f"≥ {9 * ENTROPY_STEP:.1f}"]
     elif shade == "rank":
         title = "rank among the alternatives"
         items = [(0, "1"), (3, "2"), (5, "3"), (7, "4 or more"), (9, "not among them")]
@@ -274,25 +187,12 @@ def usage_line(
     return " · ".join(parts)
 
 
-def table_html(tokens: Sequence[Token], *, max_bytes: int = _TABLE_BYTES, open_: bool = False) -> str:
+def table_html(tokens: Sequence[Token] | Sequence[Row], *, max_bytes: int = _TABLE_BYTES, open_: bool = False) -> str:
     """The tokens as a table behind a summary; cut at ``max_bytes`` with a sentence that says so."""
     rows, used = [], 0
-    for token, gap in zip(tokens, _gaps(tokens, None), strict=True):
-        others = ", ".join(
-            f"{esc(visible(other.text, 20))} {percent(math.exp(other.logprob))}" for other in token.top[:_ALTERNATIVES]
-        )
-        rank = rank_of(token)
-        cells = [
-            number(token.index),
-            f"<td>{bdi(visible(token.text, 40))}</td>",
-            number(token.id),
-            number(token.bytes[:12].hex(" ") + ("…" if len(token.bytes) > 12 else "")),
-            number(_probability(token)),
-            number("" if rank is None else rank or f">{len(token.top)}"),
-            f"<td>{f'<bdi>{others}</bdi>' if others else ''}</td>",
-            number("" if gap is None else f"{gap * 1e3:.1f}"),
-        ]
-        row = f"<tr>{''.join(cells)}</tr>"
+    entries = _as_rows(tokens[: max_bytes // _LEAST_ROW_BYTES + 1])
+    for entry, gap in zip(entries, gaps_of(entries), strict=True):
+        row = table_row_of(entry, gap)
         used += len(row.encode())
         if used > max_bytes:
             break
@@ -304,7 +204,7 @@ def table_html(tokens: Sequence[Token], *, max_bytes: int = _TABLE_BYTES, open_:
 
 
 def static_html(
-    tokens: Sequence[Token],
+    tokens: Sequence[Token] | Sequence[Row],
     *,
     usage: str,
     facts: Sequence[tuple[str, object]] = (),
@@ -315,12 +215,13 @@ def static_html(
     cached: int = 0,
     prompt_tokens: int = 0,
     group: str = "flm1-static",
+    parts: Sequence[str] | None = None,
     max_bytes: int = _MAX_BYTES,
 ) -> str:
     """An answer that is over, at most ``max_bytes`` long: text, legend, numbers, facts, table.
 
     Args:
-        tokens: All tokens.
+        tokens: All tokens, as such or as the engine's rows.
         usage: The line of numbers.
         facts: Rows of names and values for the collapsed table of settings.
         shade: What the backgrounds tell.
@@ -329,22 +230,25 @@ def static_html(
         special_name: Names control tokens.
         cached: As in `level`.
         prompt_tokens: As in `level`.
-        group: As in `token_html`.
+        group: As in `TokenWriter`.
+        parts: The HTML of the first tokens, if a writer with the same arguments has made it already.
         max_bytes: Most bytes; less is told of the later tokens then, with a sentence that says so.
     """
-    has_logprobs = any(token.logprob is not None for token in tokens)
+    entries = _as_rows(tokens)
+    has_logprobs = any(row[4] is not None for row in entries)
     if not has_logprobs and shade in ("probability", "entropy", "rank"):
         shade = "off"
-    twin = table_html(tokens, max_bytes=int(max_bytes * 0.4)) if tokens else ""
+    twin = table_html(entries, max_bytes=int(max_bytes * 0.4)) if entries else ""
     rows = "".join(f"<tr><th>{esc(name)}</th><td>{bdi(clip(str(value), 400))}</td></tr>" for name, value in facts)
     settings = f'<details><summary>Settings</summary><table class="flm1-t">{rows}</table></details>' if rows else ""
     alarm = alert(error) if error else ""
     rest = f'{legend_html(shade)}<p class="flm1-use">{esc(usage)}</p>{settings}{twin}'
     room = max_bytes - len(rest.encode()) - len(alarm.encode()) - 10_500  # for the stylesheet
     options = {"shade": shade, "special_name": special_name, "cached": cached, "prompt_tokens": prompt_tokens}
-    full = chunk_parts(tokens, group=group, tips=True, **options)  # type: ignore[arg-type]
-    plain = chunk_parts(tokens, tips=False, **options)  # type: ignore[arg-type]
-    body, notes, pointed = _fit(full, plain, room)
+    if parts is None:
+        parts = chunk_parts(entries, group=group, tips=True, **options)  # type: ignore[arg-type]
+    plain = chunk_parts(entries, tips=False, **options)  # type: ignore[arg-type]
+    body, notes, pointed = _fit(parts, plain, room)
     if text is not None and not tokens:
         shown = esc(clip(text, room))
         notes = [] if len(text) <= room else [f"The text ends after {room} of {len(text)} characters."]
@@ -375,7 +279,7 @@ def _fit(full: Sequence[str], plain: Sequence[str], room: int) -> tuple[str, lis
             break
         pointed += 1
     if pointed < shown and full:
-        notes.append(f"Alternatives are shown for the first {pointed} of {len(full)} tokens.")
+        notes.append(f"Alternatives are shown for the first {pointed} of {len(plain)} tokens.")
     return chunk_html(full[:pointed], 0) + "".join(plain[pointed:shown]), notes, pointed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fastllm.display.writer import Row, as_row
 from fastllm.errors import FastLLMError, StreamBusy
 from fastllm.types import Token
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from fastllm.stream import RequestHandle
 
 __all__ = ["StreamSource", "is_fresh"]
+
+_WINDOW_S = 1.0
 
 
 def is_fresh(handle: RequestHandle) -> bool:
@@ -23,11 +26,18 @@ def is_fresh(handle: RequestHandle) -> bool:
 class StreamSource:
     """The one consumer of a stream from now on.
 
+    Tokens stay in the engine until `read`, and stay the engine's rows after that: `Token` objects are made when
+    somebody asks for them.
+
     Attributes:
         handle: The stream.
-        tokens: What was read of it.
+        rows: What was read of it.
+        made: How many of these are output; the others are the prompt.
+        first_s: When its first token came, in seconds since it was submitted; None before.
+        last_s: When the newest did.
         error: Why it failed, once it did.
         ended: Whether its end was read.
+        tail: Whether the end let go of text that was withheld, and so made the last row longer.
     """
 
     def __init__(self, handle: RequestHandle) -> None:
@@ -42,30 +52,86 @@ class StreamSource:
                 hint="Show a stream instead of reading it, or make a second one.",
             )
         self.handle = handle
-        self.tokens = handle._tokens
+        self.rows: list[Row] = []
+        self.made = 0
+        self.first_s: float | None = None
+        self.last_s = 0.0
+        self._timed = 0
+        self._texts: list[str] = []
+        self._joined = 0
+        self.tail = False
         self.error: Exception | None = None
         self.ended = handle.completion is not None or handle._exhausted
+        self._note([as_row(token) for token in handle._tokens])
+        self._in_step = handle._ticket.lookahead == 0
         if not self.ended:
             handle._busy = True  # type: ignore[attr-defined]
+            if not self._in_step:
+                handle._ask_for_all()
 
-    def read(self) -> list[Token]:
-        """Takes what there is; sets `ended` and `error`. Does not wait."""
-        fresh: list[Token] = []
+    @property
+    def tokens(self) -> list[Token]:
+        """What was read, as tokens."""
+        return self.handle._tokens
+
+    @property
+    def text(self) -> str:
+        """What was read, as text."""
+        self._texts += [row[1] for row in self.rows[self._joined :]]
+        self._joined = len(self.rows)
+        self._texts[:] = ["".join(self._texts)]
+        return self._texts[0]
+
+    @property
+    def urgent(self) -> bool:
+        """Whether something came that is not to wait: the first token, or the end."""
+        if self.ended:
+            return False
         handle = self.handle
-        try:
-            while not self.ended:
-                handle._ask()
-                if not handle._is_ready():
-                    break
-                token = handle._pop()
-                if token is None:
-                    self._end()
-                else:
-                    fresh.append(token)
-        except FastLLMError as error:
-            self.error = error
+        if self._in_step:
+            handle._ask()
+            return handle._is_ready()
+        return handle._ended_as() is not None or (not self.made and handle._is_ready())
+
+    @property
+    def speeds(self) -> tuple[float, float]:
+        """Output tokens per second: of all, and of the newest second (0 before there were two)."""
+        if self.first_s is None or self.last_s <= self.first_s:
+            return 0.0, 0.0
+        spent = self.last_s - self.first_s
+        whole = (self._timed - 1) / spent
+        if spent <= 2 * _WINDOW_S:
+            return whole, 0.0
+        recent = 0
+        for row in reversed(self.rows):
+            if (row[7] or 0.0) <= self.last_s - _WINDOW_S:
+                break
+            recent += 1
+        return whole, recent / _WINDOW_S
+
+    def read(self) -> int:
+        """Takes what there is; sets `ended` and `error`. Does not wait. Returns how many tokens came."""
+        if self.ended:
+            return 0
+        handle = self.handle
+        if self._in_step:
+            handle._ask()
+        begun = [as_row(token) for token in handle._echo]  # the prompt, or what a fork keeps
+        fresh = handle._read_ready()
+        if not handle._echo:
+            self._note(begun)
+        self._note(fresh)
+        if fresh:
+            self._timed += len(fresh)
+            self.first_s = fresh[0][7] if self.first_s is None else self.first_s
+            self.last_s = fresh[-1][7]
+        if handle._exhausted:
             self._end()
-        return fresh
+        return len(fresh)
+
+    def _note(self, rows: list[Any]) -> None:
+        self.rows += rows
+        self.made += len(rows) if not rows or rows[0][3] >= 0 else sum(row[3] >= 0 for row in rows)
 
     def _end(self) -> None:
         self.ended = True
@@ -73,3 +139,13 @@ class StreamSource:
         handle._busy = False  # type: ignore[attr-defined]
         if handle._cut:
             handle._release()
+            return
+        try:
+            handle._raise_failure()
+        except FastLLMError as error:
+            self.error = error
+        end = handle._ended_as()
+        if end is not None and end["tail_text"] and self.made:  # withheld until the end
+            self.tail = True
+            id_, text, data, *rest = self.rows[-1]
+            self.rows[-1] = (id_, text + end["tail_text"], data + end["tail_bytes"], *rest)

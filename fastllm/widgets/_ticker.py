@@ -1,8 +1,10 @@
 """One thread for all live displays: it reads their streams and redraws them, a few times a second.
 
-Displays cost the engine nothing per token: tokens stay native until a look, fifty times a second, takes them all at
-once, and what was taken is drawn at most `UPDATES_PER_S` times a second. A thread, so that text appears while a cell
-blocks the event loop, and so that a callback in any thread finds the same state. It ends when nothing is live.
+The engine wants the processor, too. So tokens stay native until a display is due; the thread looks around `LOOKS_PER_S`
+times a second for a first token or an end, which do not wait; and a display is due at most `UPDATES_PER_S` times a
+second and so seldom that all displays together take `SHARE` of one processor, but not more seldom than every
+`MAX_GAP_S`. A thread, so that text appears while a cell blocks the event loop, and so that a callback in any thread
+finds the same state. It ends when nothing is live.
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ import threading
 import time
 from typing import Protocol
 
-__all__ = ["LOOK_S", "UPDATES_PER_S", "Ticking", "add", "live"]
+__all__ = ["UPDATES_PER_S", "Pace", "Ticking", "add", "live"]
 
-LOOK_S = 0.02
+LOOKS_PER_S = 30
 UPDATES_PER_S = 12
+SHARE = 0.02
+MAX_GAP_S = 0.5
 
 
 class Ticking(Protocol):
@@ -46,6 +50,23 @@ def live() -> int:
     return len(_views)
 
 
+class Pace:
+    """When a display may be drawn again."""
+
+    def __init__(self, per_s: float = UPDATES_PER_S) -> None:
+        self._gap_s = 1.0 / per_s
+        self._next = 0.0
+
+    def ready(self, now: float) -> bool:
+        """Whether it may be drawn."""
+        return now >= self._next
+
+    def spend(self, now: float, messages: int, cost_s: float = 0.0) -> None:
+        """It was drawn, with so many messages and so much processor time."""
+        gap_s = max(self._gap_s * max(1, messages), min(MAX_GAP_S, cost_s * live() / SHARE))
+        self._next = max(self._next, now - self._gap_s) + gap_s
+
+
 def _run() -> None:
     global _thread
     while True:
@@ -57,5 +78,5 @@ def _run() -> None:
             if not _views:
                 _thread = None
                 return
-        _news.wait(LOOK_S)
+        _news.wait(1.0 / LOOKS_PER_S)
         _news.clear()

@@ -20,7 +20,7 @@ from anyio import move_on_after
 from fastllm._loops import LoopGone, current_loop
 from fastllm.widgets import _ticker
 
-__all__ = ["Pace", "View", "alarm", "freeze_all", "html_widget", "in_notebook", "page", "stock"]
+__all__ = ["View", "alarm", "freeze_all", "html_widget", "in_notebook", "page", "stock"]
 
 _HEARTBEAT_S = 0.2
 _KEPT = 16  # widgets of finished views that stay open, for pages that cannot take a frozen copy
@@ -74,22 +74,6 @@ def html_widget(value: str = "", *classes: str, **options: Any) -> Any:
     for name in classes:
         widget.add_class(name)
     return widget
-
-
-class Pace:
-    """Lets at most so many messages a second through, as one may now or not yet."""
-
-    def __init__(self, per_s: float = _ticker.UPDATES_PER_S) -> None:
-        self._gap_s = 1.0 / per_s
-        self._next = 0.0
-
-    def ready(self, now: float) -> bool:
-        """Whether something may be sent."""
-        return now >= self._next
-
-    def spend(self, now: float, messages: int) -> None:
-        """Something was sent."""
-        self._next = max(self._next, now - self._gap_s) + self._gap_s * max(1, messages)
 
 
 class View:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from fastllm.display.style import style_tag
 from fastllm.errors import InvalidRequest
 from fastllm.types import Completion, Token
 from fastllm.widgets._source import StreamSource
-from fastllm.widgets._view import Pace, View, html_widget, stock
+from fastllm.widgets._ticker import Pace
+from fastllm.widgets._view import View, html_widget, stock
 
 if TYPE_CHECKING:
     from fastllm.stream import RequestHandle
@@ -100,16 +102,20 @@ class BatchView(View):
     # --- View
 
     def _look(self, now: float) -> bool:
+        due = self._pace.ready(now)
+        start = time.thread_time()
         for source in self._sources:
-            source.read()
+            if due or source.urgent:
+                source.read()
         over = self._group_over if self._group is not None else all(source.ended for source in self._sources)
-        if self._table is not None and (over or self._pace.ready(now)):
-            html = batch_html(self._rows(), style=False)
-            if html != self._shown:
-                self._shown = self._table.value = html
-                self._pace.spend(now, 1)
-            if over:
-                self._stop.disabled, self._stop.description = True, "Done"
+        if over or due:
+            if self._table is not None:
+                html = batch_html(self._rows(), style=False)
+                if html != self._shown:
+                    self._shown = self._table.value = html
+                if over:
+                    self._stop.disabled, self._stop.description = True, "Done"
+            self._pace.spend(now, 1, time.thread_time() - start)
         return not over
 
     def _label(self, index: int) -> str:
@@ -137,7 +143,15 @@ class BatchView(View):
             result = source.error or source.handle.completion
             if result is not None:
                 return row_of(result, self._label(index))
-        return _live_row(self._label(index), source.handle.state, source.tokens, source.handle.config.max_new_tokens)
+        return BatchRow(
+            label=self._label(index),
+            state=source.handle.state,
+            text=source.text,
+            tokens=source.made,
+            limit=source.handle.config.max_new_tokens,
+            tps=source.speeds[0],
+            ttft_s=source.first_s,
+        )
 
     def _build(self) -> Any:
         self._table = html_widget(batch_html(self._rows(), style=False), "flm1-blk")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from fastllm.display.chat import conversation_html, message_html
@@ -9,10 +11,12 @@ from fastllm.display.escape import clip
 from fastllm.display.html import alert
 from fastllm.display.style import style_tag, wrap
 from fastllm.display.tokens import Shade, check_shade
+from fastllm.display.writer import TokenWriter
 from fastllm.errors import FastLLMError
 from fastllm.widgets import _ticker
 from fastllm.widgets._source import StreamSource
-from fastllm.widgets._view import Pace, View, alarm, html_widget, stock
+from fastllm.widgets._ticker import Pace
+from fastllm.widgets._view import View, alarm, html_widget, stock
 from fastllm.widgets.stream import StreamPane
 
 if TYPE_CHECKING:
@@ -34,10 +38,13 @@ class _Run:
     def tick(self, now: float) -> bool:
         """Part of `_ticker.Ticking`."""
         try:
+            if not (self.source.urgent or self.pace.ready(now)):
+                return True
+            start = time.thread_time()
             self.source.read()
             over = self.source.ended
-            if over or self.pace.ready(now):
-                self.pace.spend(now, self.panel._draw_answer(self, over=over))
+            messages = self.panel._draw_answer(self, over=over)
+            self.pace.spend(now, messages, time.thread_time() - start)
         except Exception as error:
             self.panel._fail(error)
             over = True
@@ -126,11 +133,14 @@ class ChatPanel(View):
             self._run = run = _Run(self, stream)
             if self._history is not None:
                 model = self.chat.model
-                self._pane = StreamPane(
+                tips = "logprobs" in self._overrides
+                writer = TokenWriter(
                     shade=self._shade,
-                    tips="logprobs" in self._overrides,
+                    group=f"flm1-{uuid.uuid4().hex[:12]}",
+                    tips=tips,
                     special_name=lambda token_id: model.tokenizer.decode([token_id]),
                 )
+                self._pane = StreamPane(writer, tips=tips)
                 self._answer.children = (self._pane.widget,)
                 self._refresh(without_last=True)
         _ticker.add(run)
@@ -141,7 +151,7 @@ class ChatPanel(View):
                 return 0
             messages = 0
             if self._history is not None:
-                messages = self._pane.draw(run.source.tokens, live=not over)
+                messages = self._pane.draw(run.source.rows, live=not over)
             if over:
                 self._run = None
                 if run.source.error is not None:

@@ -19,7 +19,6 @@ from fastllm.display.tokens import (
     Shade,
     check_shade,
     chunk_html,
-    chunk_parts,
     completion_facts,
     completion_usage,
     legend_html,
@@ -27,10 +26,11 @@ from fastllm.display.tokens import (
     table_html,
     usage_line,
 )
+from fastllm.display.writer import Row, TokenWriter
 from fastllm.types import Completion, Token
 from fastllm.widgets._source import StreamSource
-from fastllm.widgets._ticker import live
-from fastllm.widgets._view import Pace, View, alarm, html_widget, in_notebook, stock
+from fastllm.widgets._ticker import Pace
+from fastllm.widgets._view import View, alarm, html_widget, in_notebook, stock
 
 if TYPE_CHECKING:
     from fastllm.stream import RequestHandle
@@ -40,7 +40,6 @@ __all__ = ["CHUNK", "StreamPane", "TokenStreamView"]
 CHUNK = 128
 _GROUP = 32  # chunks in a box: a box names all its children whenever one is added
 _STATUS_S = 1.0  # a screen reader would be told more often otherwise
-_WINDOW_S = 1.0
 
 
 class StreamPane:
@@ -48,69 +47,47 @@ class StreamPane:
 
     Attributes:
         widget: A box.
+        writer: What makes tokens into HTML.
+        drawn: Tokens that the page has.
     """
 
-    def __init__(self, *, shade: Shade, tips: bool = True, special_name: Any = None) -> None:
+    def __init__(self, writer: TokenWriter, *, tips: bool = True) -> None:
         widgets = stock()
-        self._shade, self._tips, self._special_name = shade, tips, special_name
-        self._name = f"flm1-{uuid.uuid4().hex[:12]}"
+        self.writer = writer
+        self.drawn = 0
         self._shared: dict[str, Any] = {}  # one layout and style for all pieces: fewer objects, fewer messages
         self._tail = self._piece("")
         self._shared = {"layout": self._tail.layout, "style": self._tail.style}
-        hint = self._piece(
+        self._hint = self._piece(
             '<span class="flm1-hint">Point at a token, or Tab into the text and use the arrow keys.</span>'
             if tips
             else ""
         )
         classes = ("flm1-text", "flm1-blkbox", *(["flm1-tips"] if tips else []))
-        self._text = widgets.Box([self._tail, hint], _dom_classes=classes)
+        self._text = widgets.Box([self._tail, self._hint], _dom_classes=classes)
         self.widget = widgets.Box([self._text], _dom_classes=("flm1", "flm1-blkbox"))
-        self._hint = hint
         self._boxes: list[Any] = []
         self._sealed = 0  # tokens in chunks
-        self._parts: list[str] = []  # the others, as HTML
-        self._drawn = 0  # tokens drawn at all
-        self._tail_used = False
-        self.cached = 0
-        self.prompt_tokens = 0
 
     def _piece(self, value: str) -> Any:
         return stock().HTML(value=value, _dom_classes=("flm1-in",), **self._shared)
 
-    def _html(self, tokens: Sequence[Token]) -> str:
-        """The tokens that are not sealed; each is made into HTML once."""
-        first = self._sealed + len(self._parts)
-        self._parts += chunk_parts(
-            tokens[first:],
-            before=tokens[first - 1] if first else None,
-            shade=self._shade,
-            group=self._name,
-            tips=self._tips,
-            special_name=self._special_name,
-            cached=self.cached,
-            prompt_tokens=self.prompt_tokens,
-        )
-        return chunk_html(self._parts, self._sealed)
-
-    @property
-    def drawn(self) -> int:
-        """Tokens that the page has."""
-        return self._drawn
-
-    def draw(self, tokens: Sequence[Token], *, live: bool) -> int:
+    def draw(self, rows: Sequence[Row], *, live: bool) -> int:
         """Brings the page up to these tokens.
 
         Args:
-            tokens: All of them, from the first.
+            rows: All of them, from the first.
             live: Whether a caret shows that more will come.
 
         Returns:
             Messages sent, about.
         """
         messages = 0
-        if len(tokens) - self._sealed >= CHUNK:
-            sealed = self._piece(self._html(tokens))
-            self._parts = []
+        parts = self.writer.parts
+        self.writer.write(rows[len(parts) :])
+        end = len(rows) - 1  # the last may change: its end can let go of text
+        if end - self._sealed >= CHUNK:
+            sealed = self._piece(chunk_html(parts[self._sealed : end], self._sealed))
             box = self._boxes[-1] if self._boxes and len(self._boxes[-1].children) < _GROUP else None
             if box is None:
                 box = stock().Box([sealed], layout=self._tail.layout, _dom_classes=("flm1-in",))
@@ -120,13 +97,13 @@ class StreamPane:
             else:
                 box.children = (*box.children, sealed)
                 messages += 2
-            self._sealed = len(tokens)
+            self._sealed = end
         caret = '<span class="flm1-caret" aria-hidden="true"></span>' if live else ""
-        rest = self._html(tokens) + caret
+        rest = chunk_html(parts[self._sealed :], self._sealed) + caret
         if rest != self._tail.value:
             self._tail.value = rest
             messages += 1
-        self._drawn = len(tokens)
+        self.drawn = len(rows)
         return messages
 
 
@@ -228,25 +205,28 @@ class TokenStreamView(View):
 
     def _look(self, now: float) -> bool:
         source = self._source
-        first = not source.tokens
+        if not (source.urgent or self._pace.ready(now)):
+            return True
+        start = time.thread_time()
         source.read()
         over = source.ended
         if self._printer is not None:
-            self._printer.print_to(source.tokens, self._usage() if over else None, self._alarm())
+            self._printer.print_to(source.rows, self._usage() if over else None, self._alarm())
+        messages = 0
         if self._widget is not None and not self._closed:
-            due = over or (first and source.tokens) or self._pace.ready(now)
-            if due:
-                self._redraw(now, over=over)
+            messages = self._redraw(now, over=over)
+        self._pace.spend(now, messages, time.thread_time() - start)
         return not over
 
-    def _redraw(self, now: float, *, over: bool) -> None:
+    def _redraw(self, now: float, *, over: bool) -> int:
         pane, source = self._pane, self._source
         if pane is None:
-            return
-        pane.cached, pane.prompt_tokens = self.stream.usage.cached_tokens, self.stream.usage.prompt_tokens
+            return 0
         messages = 0
-        if over or len(source.tokens) != pane.drawn:
-            messages += pane.draw(self.tokens, live=not over)
+        if over or len(source.rows) != pane.drawn:
+            if over and source.tail:
+                pane.writer.rewrite_last(source.rows[-1])
+            messages += pane.draw(source.rows, live=not over)
         if over or now - self._status_at >= _STATUS_S:
             self._status_at = now
             status = self._status_html(over=over)
@@ -255,12 +235,22 @@ class TokenStreamView(View):
                 messages += 1
         if over:
             self._stop.disabled, self._stop.description = True, "Stopped" if self.stream.cancelled else "Done"
-        if messages:
-            self._pace.spend(now, messages * max(1, live() // 3))  # many at once: each less often
+        return messages
+
+    def _writer(self) -> TokenWriter:
+        usage = self.stream.usage
+        return TokenWriter(
+            shade=self._shade,
+            group=f"flm1-{uuid.uuid4().hex[:12]}",
+            tips=self._tips,
+            special_name=self._special_name,
+            cached=usage.cached_tokens,
+            prompt_tokens=usage.prompt_tokens,
+        )
 
     def _build(self) -> Any:
         widgets = stock()
-        self._pane = StreamPane(shade=self._shade, tips=self._tips, special_name=self._special_name)
+        self._pane = StreamPane(self._writer(), tips=self._tips)
         self._status = html_widget(self._status_html(over=self._source.ended), "flm1-blk")
         self._status_at = time.monotonic()
         self._stop = widgets.Button(
@@ -271,8 +261,8 @@ class TokenStreamView(View):
         )
         self._stop.on_click(self.cancel)
         style = html_widget(style_tag() + wrap(legend_html(self._shade), style=False), "flm1-blk")
-        if self._source.tokens:
-            self._pane.draw(self.tokens, live=not self._source.ended)
+        if self._source.rows:
+            self._pane.draw(self._source.rows, live=not self._source.ended)
         head = widgets.HBox([style, self._stop], layout=widgets.Layout(justify_content="space-between"))
         return widgets.VBox([head, self._pane.widget, self._status])  # Stop stands still while the text grows
 
@@ -287,15 +277,13 @@ class TokenStreamView(View):
         completion = self.stream.completion
         if completion is not None:
             return completion_usage(completion)
-        tokens, usage = self.tokens, self.stream.usage
-        made = [token.time_s for token in tokens if token.index >= 0]
-        recent = sum(time_s > made[-1] - _WINDOW_S for time_s in made[-2000:]) if made else 0
-        spent = made[-1] - made[0] if len(made) > 1 else 0.0
+        source, usage = self._source, self.stream.usage
+        whole, recent = source.speeds
         return usage_line(
-            tokens=len(made),
-            tps=(len(made) - 1) / spent if spent > 0 else 0.0,
-            window_tps=recent / _WINDOW_S if spent > 2 * _WINDOW_S else 0.0,
-            ttft_s=made[0] if made else None,
+            tokens=source.made,
+            tps=whole,
+            window_tps=recent,
+            ttft_s=source.first_s,
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=usage.cached_tokens,
             kv_use=self._model.stats().kv_use,
@@ -314,7 +302,7 @@ class TokenStreamView(View):
         trouble = alert(self._alarm()) if self._alarm() else ""
         about = f'class="flm1-use" role="status" aria-live="polite" title="{esc(self._settings())}"'
         line = f"<div {about}>{esc(self._usage())}</div>"
-        table = table_html(self.tokens, max_bytes=20_000) if over and self._source.tokens else ""
+        table = table_html(self._source.rows, max_bytes=20_000) if over and not self._places else ""
         return wrap(f"{bar}{trouble}{line}{table}", style=False)
 
     def _settings(self) -> str:
@@ -336,10 +324,13 @@ class TokenStreamView(View):
         ]
 
     def _static(self) -> tuple[str, str]:
-        tokens = self.tokens
-        usage = self._usage()
+        rows, usage = self._source.rows, self._usage()
+        writer = self._pane.writer if self._pane is not None and self._shade != "cached" else None
+        if writer is None:  # not drawn yet; or what came from the cache is known only now
+            writer = self._writer()
+        writer.write(rows[len(writer.parts) :])
         html = static_html(
-            tokens,
+            rows,
             usage=usage if self._source.ended else f"{usage} · not ended when this copy was made",
             facts=self._facts(),
             shade=self._shade,
@@ -347,9 +338,9 @@ class TokenStreamView(View):
             special_name=self._special_name,
             cached=self.stream.usage.cached_tokens,
             prompt_tokens=self.stream.usage.prompt_tokens,
-            group=f"flm1-{self.stream.request_id}-{uuid.uuid4().hex[:6]}",
+            parts=writer.parts if self._tips else [],
         )
-        text = "".join(token.text for token in tokens)
+        text = self._source.text
         trouble = f"\n{self._alarm()}" if self._alarm() else ""
         return f"{text}\n[{usage}]{trouble}", html
 
@@ -363,12 +354,12 @@ class _Printer:
         tty = sys.stdout.isatty()
         self._quiet, self._plain = ("\x1b[2m", "\x1b[0m") if tty else ("", "")
 
-    def print_to(self, tokens: Sequence[Token], usage: str | None, trouble: str) -> None:
+    def print_to(self, rows: Sequence[Row], usage: str | None, trouble: str) -> None:
         if self._closed:
             return
         out = sys.stdout
-        out.write("".join(token.text for token in tokens[self._printed :]))
-        self._printed = len(tokens)
+        out.write("".join(row[1] for row in rows[self._printed :]))
+        self._printed = len(rows)
         if usage is not None:
             self._closed = True
             out.write(f"\n{self._quiet}{usage}{self._plain}\n" + (f"{trouble}\n" if trouble else ""))
