@@ -17,7 +17,7 @@ __all__ = ["UPDATES_PER_S", "Pace", "Ticking", "add", "live"]
 
 LOOKS_PER_S = 30
 UPDATES_PER_S = 12
-SHARE = 0.02
+SHARE = 0.01
 MAX_GAP_S = 0.5
 
 

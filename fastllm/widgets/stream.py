@@ -1,7 +1,7 @@
 """A stream as it comes: shaded tokens, their alternatives, the numbers, and Stop.
 
-What is finished is sealed: every 128 tokens become a part of their own that is sent once, and only the short rest is
-sent again with each update. So the bytes grow with the tokens and not with their square.
+What is finished is sealed: every 14 kB become a part of their own that is sent once, and only the short rest is sent
+again with each update. So the bytes grow with the tokens and not with their square.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CHUNK", "StreamPane", "TokenStreamView"]
 
-CHUNK = 128
+CHUNK = 512  # tokens of a chunk, at most
+_CHUNK_BYTES = 14_000  # of a chunk: some 32 tokens that can be pointed at
+_FAST_TPS = 100.0  # nobody points at a token that goes by so fast
+_POINTED = 128  # these can be pointed at however fast they come: it is about what a static copy has room for
+_STATIC_BYTES = 60_000  # more than this of a static copy is not text that can be pointed at
 _GROUP = 32  # chunks in a box: a box names all its children whenever one is added
 _STATUS_S = 1.0  # a screen reader would be told more often otherwise
 
@@ -72,21 +76,23 @@ class StreamPane:
     def _piece(self, value: str) -> Any:
         return stock().HTML(value=value, _dom_classes=("flm1-in",), **self._shared)
 
-    def draw(self, rows: Sequence[Row], *, live: bool) -> int:
+    def draw(self, rows: Sequence[Row], *, live: bool, fast: bool = False) -> int:
         """Brings the page up to these tokens.
 
         Args:
             rows: All of them, from the first.
             live: Whether a caret shows that more will come.
+            fast: Whether they come too fast to be pointed at.
 
         Returns:
             Messages sent, about.
         """
         messages = 0
         parts = self.writer.parts
-        self.writer.write(rows[len(parts) :])
+        self.writer.write(rows[len(parts) :], plain=fast and len(parts) >= _POINTED)
         end = len(rows) - 1  # the last may change: its end can let go of text
-        if end - self._sealed >= CHUNK:
+        size = sum(map(len, parts[self._sealed :]))
+        if end - self._sealed >= CHUNK or (size >= (4 if fast else 1) * _CHUNK_BYTES and end > self._sealed):
             sealed = self._piece(chunk_html(parts[self._sealed : end], self._sealed))
             box = self._boxes[-1] if self._boxes and len(self._boxes[-1].children) < _GROUP else None
             if box is None:
@@ -144,7 +150,7 @@ class TokenStreamView(View):
         self._source = StreamSource(stream)
         self._model = stream._ticket.model
         self._pace = Pace()
-        self._status_at = 0.0
+        self._status_at = self._drawn_at = 0.0
         self._pane: StreamPane | None = None
         self._status: Any = None
         self._stop: Any = None
@@ -226,7 +232,9 @@ class TokenStreamView(View):
         if over or len(source.rows) != pane.drawn:
             if over and source.tail:
                 pane.writer.rewrite_last(source.rows[-1])
-            messages += pane.draw(source.rows, live=not over)
+            fresh, spent_s = len(source.rows) - pane.drawn, now - self._drawn_at
+            self._drawn_at = now
+            messages += pane.draw(source.rows, live=not over, fast=fresh > _FAST_TPS * spent_s)
         if over or now - self._status_at >= _STATUS_S:
             self._status_at = now
             status = self._status_html(over=over)
@@ -237,11 +245,11 @@ class TokenStreamView(View):
             self._stop.disabled, self._stop.description = True, "Stopped" if self.stream.cancelled else "Done"
         return messages
 
-    def _writer(self) -> TokenWriter:
+    def _writer(self, group: str | None = None) -> TokenWriter:
         usage = self.stream.usage
         return TokenWriter(
             shade=self._shade,
-            group=f"flm1-{uuid.uuid4().hex[:12]}",
+            group=group or f"flm1-{uuid.uuid4().hex[:12]}",
             tips=self._tips,
             special_name=self._special_name,
             cached=usage.cached_tokens,
@@ -328,7 +336,11 @@ class TokenStreamView(View):
         writer = self._pane.writer if self._pane is not None and self._shade != "cached" else None
         if writer is None:  # not drawn yet; or what came from the cache is known only now
             writer = self._writer()
-        writer.write(rows[len(writer.parts) :])
+        parts = [] if not self._tips else writer.parts[: writer.tipped]
+        if self._tips and len(parts) < len(rows) and sum(map(len, parts)) < _STATIC_BYTES:
+            more = self._writer(writer.group)
+            more.write(rows[len(parts) : len(parts) + CHUNK])
+            parts += more.parts
         html = static_html(
             rows,
             usage=usage if self._source.ended else f"{usage} · not ended when this copy was made",
@@ -338,7 +350,7 @@ class TokenStreamView(View):
             special_name=self._special_name,
             cached=self.stream.usage.cached_tokens,
             prompt_tokens=self.stream.usage.prompt_tokens,
-            parts=writer.parts if self._tips else [],
+            parts=parts,
         )
         text = self._source.text
         trouble = f"\n{self._alarm()}" if self._alarm() else ""
