@@ -163,6 +163,11 @@ class Program:
     @property
     def weight_bytes(self) -> int: ...
     @property
+    def memory(self) -> dict[str, int]:
+        """Bytes besides weights and cache, 0 before an Engine has reserved them: activation_bytes (the arena of all intermediate
+        results), unshared_activation_bytes (what they would take side by side), logits_bytes (of the host, where it has its own
+        copy); and of the largest step, for which these are: step_tokens, step_rows."""
+    @property
     def device(self) -> Device: ...
     @property
     def kv_bytes_per_token(self) -> int: ...
@@ -310,6 +315,9 @@ class Request:
     @property
     def progress(self) -> tuple[int, int]:
         """Prompt tokens done, total."""
+    @property
+    def ahead(self) -> int | None:
+        """While it is queued: how many requests go before it. None when it is not, or not known yet."""
     def cancel(self) -> None: ...
     def want(self, count: int) -> None:
         """The reader has asked for `count` tokens so far: the engine may run to count + lookahead."""

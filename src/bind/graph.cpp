@@ -223,6 +223,19 @@ void bind_graph(py::module_& m) {
       .def_property_readonly("quantized_products", [](const ProgramHandle& self) { return self.graph->quantized(); })
       .def_property_readonly("rounded_products", [](const ProgramHandle& self) { return self.graph->rounded(); })
       .def_property_readonly("weight_bytes", [](const ProgramHandle& self) { return self.model->weight_bytes(); })
+      .def_property_readonly("memory",
+                             [](const ProgramHandle& self) {
+                               py::dict result;
+                               const auto* program = dynamic_cast<const graph::Program*>(self.model.get());
+                               const graph::ProgramMemory memory =
+                                   program != nullptr ? program->memory() : graph::ProgramMemory{};
+                               result["activation_bytes"] = memory.activations;
+                               result["unshared_activation_bytes"] = memory.unshared;
+                               result["logits_bytes"] = memory.logits;
+                               result["step_tokens"] = memory.step_tokens;
+                               result["step_rows"] = memory.step_rows;
+                               return result;
+                             })
       .def_property_readonly("device", [](const ProgramHandle& self) { return self.device; })
       .def_property_readonly("kv_bytes_per_token",
                              [](const ProgramHandle& self) { return bind::kv_bytes_per_token(*self.model); })

@@ -137,6 +137,12 @@ void bind_request(py::module_& m) {
                                return py::make_tuple(self.request().prompt_done.load(),
                                                      self.request().spec.prompt.size());
                              })
+      .def_property_readonly("ahead",
+                             [](const RequestHandle& self) -> py::object {
+                               const int ahead = self.request().ahead.load();
+                               const bool queued = self.request().state.load() == engine::SequenceState::queued;
+                               return queued && ahead >= 0 ? py::object(py::int_(ahead)) : py::object(py::none());
+                             })
       .def("cancel", [](const RequestHandle& self) { self.engine().cancel(self.shared()); })
       .def(
           "want", [](const RequestHandle& self, std::int64_t count) { self.engine().want(self.shared(), count); },

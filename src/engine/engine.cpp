@@ -586,6 +586,11 @@ void Engine::sync_states() {
     const int done = std::min(active->computed, active->prompt_tokens);
     if (done > request.prompt_done) request.prompt_done = done;
     requeued_ += active->state == SequenceState::queued && active->started ? 1 : 0;
+    if (active->state != SequenceState::queued) request.ahead.store(-1, std::memory_order_relaxed);
+  }
+  int place = 0;
+  for (const Sequence* sequence : scheduler_->queue()) {
+    static_cast<const Active*>(sequence)->request->ahead.store(place++, std::memory_order_relaxed);
   }
 }
 

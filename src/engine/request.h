@@ -84,6 +84,7 @@ class Request {
   std::atomic<std::int64_t> wanted{0};  // output tokens the reader has asked for
   std::atomic<SequenceState> state{SequenceState::queued};
   std::atomic<int> prompt_done{0};  // prompt tokens computed; never goes back
+  std::atomic<int> ahead{-1};  // while it is queued: how many go before it; -1: not in the queue, or not known yet
 
   bool leave_fresh(Phase to) {
     Phase expected = Phase::fresh;

@@ -78,6 +78,7 @@ class Scheduler {
   int running() const { return static_cast<int>(running_.size()); }
   int prefilling() const;
   int waiting() const { return static_cast<int>(waiting_.size()); }
+  std::span<Sequence* const> queue() const { return waiting_; }  // the next to be admitted first
   int parked() const { return static_cast<int>(parked_.size()); }
   std::uint64_t preemptions() const { return preemptions_; }
   void check_invariants() const;  // Error(internal)

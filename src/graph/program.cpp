@@ -474,6 +474,17 @@ bool Program::replay(const device::StepView& step) {
   return entry.recording->replay();
 }
 
+ProgramMemory Program::memory() const {
+  ProgramMemory memory;
+  if (!arena_) return memory;
+  memory.activations = plan_.arena_bytes;
+  memory.unshared = plan_.unshared_bytes;
+  memory.logits = host_logits_ ? host_logits_->bytes() : 0;
+  memory.step_tokens = limits_.max_tokens;
+  memory.step_rows = limits_.max_rows;
+  return memory;
+}
+
 std::string Program::dump() const {
   return graph_.dump() + (arena_ ? plan_text(graph_, plan_) : "");
 }

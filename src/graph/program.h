@@ -16,6 +16,13 @@
 
 namespace fastllm::graph {
 
+struct ProgramMemory {  // bytes besides weights and cache; all 0 before reserve()
+  std::size_t activations = 0;  // the arena of all intermediate results
+  std::size_t unshared = 0;     // what they would take side by side
+  std::size_t logits = 0;       // of the host, where results are copied to
+  int step_tokens = 0, step_rows = 0;  // of the largest step, for which these are
+};
+
 class Program;
 
 struct ProgramOptions {
@@ -55,6 +62,7 @@ class Program final : public engine::StepModel {
   std::string dump() const;
   const Graph& graph() const { return graph_; }
   const Plan& plan() const { return plan_; }
+  ProgramMemory memory() const;
 
  private:
   struct Instruction {  // one node, ready to run
