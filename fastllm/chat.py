@@ -295,13 +295,26 @@ class Conversation(Generic[_StreamT]):
             raise InvalidRequest(f"[chat] there is no node {index} among {len(self._nodes)}.")
         self._cursor = index
 
-    def fork(self) -> Self:
-        """A second conversation that goes on from here by itself; what was said so far is copied."""
+    def fork(self, *, at: int | None = None) -> Self:
+        """A second conversation that goes on by itself; what was said so far is copied.
+
+        Args:
+            at: Messages 0 ... at - 1 are kept; all of them by default. The others stay in the tree.
+
+        Raises:
+            InvalidRequest: There are not so many.
+        """
+        path = self.path
+        if at is not None and not 0 <= at <= len(path):
+            raise InvalidRequest(
+                f"[chat] at is {at}, but there are {len(path)} messages.", hint="A fork keeps messages 0 ... at - 1."
+            )
         other = type(self)(self.model, None, self.config, tools=self.tools, template_kwargs=self.template_kwargs)
         other._nodes = [
             ChatNode(node.index, node.parent, node.message, _settled(node), node.seed) for node in self._nodes
         ]
-        other._cursor = self._cursor
+        kept = path if at is None else path[:at]
+        other._cursor = kept[-1].index if kept else None
         return other
 
     # --- keeping

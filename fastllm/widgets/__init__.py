@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastllm.widgets._view import freeze_all
     from fastllm.widgets.batch import BatchView
     from fastllm.widgets.chat import ChatPanel
+    from fastllm.widgets.exchange import ExchangeView
     from fastllm.widgets.inside import AttentionView, LensView
     from fastllm.widgets.monitor import MonitorView
     from fastllm.widgets.sampling import SamplingLab
@@ -22,14 +23,15 @@ if TYPE_CHECKING:
     from fastllm.widgets.tensor import TensorView
 
 __all__ = [
-    "AttentionView", "BatchView", "ChatPanel", "LensView", "MonitorView", "SamplingLab", "TensorView",
-    "TokenStreamView", "display_stream", "freeze_all", "show",
+    "AttentionView", "BatchView", "ChatPanel", "ExchangeView", "LensView", "MonitorView", "SamplingLab",
+    "TensorView", "TokenStreamView", "display_stream", "freeze_all", "show",
 ]  # fmt: skip
 
 _HOMES = {
     "AttentionView": "inside",
     "BatchView": "batch",
     "ChatPanel": "chat",
+    "ExchangeView": "exchange",
     "LensView": "inside",
     "MonitorView": "monitor",
     "SamplingLab": "sampling",
@@ -51,7 +53,8 @@ def show(thing: Any, /, **options: Any) -> Any:
     Args:
         thing: A stream (it is read by its view), several streams or a `BatchStream`, a `Tensor`, a `Chat`, a `Model`
             (its monitor), a `Capture` (its attention), a `LogitLens`, or anything that a notebook can display.
-        **options: Of the view that fits: ``shade`` of a stream, ``labels`` of a batch.
+        **options: Of the view that fits: ``shade`` of a stream, ``labels`` of a batch. With ``exchange=True`` the
+            tokens of a stream can be exchanged for others, and the answer goes on from there.
 
     Returns:
         The view, already on the page; ``await`` that of a stream or batch for the result. Of a blocking stream it
@@ -68,9 +71,14 @@ def show(thing: Any, /, **options: Any) -> Any:
 
     view: View
     if isinstance(thing, RequestHandle):
-        from fastllm.widgets.stream import TokenStreamView
+        if options.pop("exchange", False):
+            from fastllm.widgets.exchange import ExchangeView
 
-        view = TokenStreamView(thing, **options)
+            view = ExchangeView(thing, **options)
+        else:
+            from fastllm.widgets.stream import TokenStreamView
+
+            view = TokenStreamView(thing, **options)
     elif isinstance(thing, BatchStream) or (
         isinstance(thing, list | tuple) and thing and all(isinstance(item, RequestHandle) for item in thing)
     ):

@@ -56,7 +56,7 @@ class ChatPanel(View):
 
     Attributes:
         chat: The conversation; what is said in the panel is said in it.
-        forks: Panels that were forked off, newest last.
+        forks: Panels that were forked off, newest last. They share its place on the page: one is shown at a time.
     """
 
     runs = False
@@ -66,7 +66,7 @@ class ChatPanel(View):
 
         Args:
             chat: `Chat` or `BlockingChat`.
-            shade: What the background behind a token tells, while and after an answer comes.
+            shade: What the background behind a token tells, while an answer comes.
             **overrides: Fields of `GenerationConfig` for every answer from here.
         """
         super().__init__()
@@ -78,6 +78,8 @@ class ChatPanel(View):
             self._overrides.setdefault("logprobs", 5)
         self._run: _Run | None = None
         self._history: Any = None
+        self._root = self
+        self._all: list[tuple[str, ChatPanel]] = [("conversation 1", self)]  # of the root: all forks, and theirs
 
     # --- what the buttons do; each from any thread
 
@@ -108,13 +110,39 @@ class ChatPanel(View):
         self.chat.switch(nodes[(place + 1) % len(nodes)])
         self._refresh()
 
-    def fork(self) -> ChatPanel:
-        """A second panel, below, that goes on from here by itself."""
-        panel = ChatPanel(self.chat.fork(), shade=self._shade, **self._overrides)
+    def fork(self, *, at: int | None = None) -> ChatPanel:
+        """A conversation that goes on by itself from any turn of this one, and is shown in its place.
+
+        Args:
+            at: Messages 0 ... at - 1 are kept; all of them by default.
+
+        Returns:
+            Its panel. The buttons above the conversation, or `go_to`, lead back and forth.
+        """
+        root = self._root
+        panel = ChatPanel(self.chat.fork(at=at), shade=self._shade, **self._overrides)
+        panel._root = root
         self.forks.append(panel)
-        if self._widget is not None:
-            self._widget.children = (*self._widget.children, panel.widget)
+        mine = next(i for i, (_, other) in enumerate(root._all) if other is self)
+        kept = len(panel.chat)
+        root._all.append((f"fork {len(root._all) + 1}, of {mine + 1} after {kept} messages", panel))
+        self.go_to(len(root._all) - 1)
         return panel
+
+    def go_to(self, index: int) -> None:
+        """Shows the conversation, 0, or one of its forks in the order in which they were made."""
+        root = self._root
+        if root._widget is None:
+            return
+        with root._lock:
+            root._slot.children = (root._all[index][1]._body,)
+            root._quiet = True
+            try:
+                root._tabs.options = [(words, i) for i, (words, _) in enumerate(root._all)]
+                root._tabs.value = index
+            finally:
+                root._quiet = False
+            root._tabs.layout.display = "" if len(root._all) > 1 else "none"
 
     @property
     def answering(self) -> bool:
@@ -198,8 +226,35 @@ class ChatPanel(View):
             if node.message.role == "user":
                 options.append((f"reword {place}: {clip(node.message.content, 40)}", place))
         self._target.options, self._target.value = options, _NEW
+        turns = [
+            (f"after message {place}: {clip(node.message.content, 40)}", place + 1)
+            for place, node in enumerate(path)
+            if node.message.role == "assistant"
+        ]
+        self._turn.options = [("the beginning", 0), *turns[:-1], ("here", len(path))]
+        self._turn.value = len(path)
+
+    @property
+    def _body(self) -> Any:
+        if self._history is None:
+            self._inside = self._build_body()
+        return self._inside
 
     def _build(self) -> Any:
+        widgets = stock()
+        self._quiet = False
+        self._tabs = widgets.ToggleButtons(
+            options=[("conversation 1", 0)], style={"button_width": "auto"}, layout=widgets.Layout(display="none")
+        )
+        self._tabs.observe(self._tab_chosen, names="value")
+        self._slot = widgets.VBox([self._body])
+        return widgets.VBox([self._tabs, self._slot])
+
+    def _tab_chosen(self, change: Any) -> None:
+        if not self._quiet and change["new"] is not None:
+            self.go_to(change["new"])
+
+    def _build_body(self) -> Any:
         widgets = stock()
         self._history = html_widget("", "flm1-blk")
         self._error = html_widget("", "flm1-blk")
@@ -214,14 +269,17 @@ class ChatPanel(View):
                 ("stop", "Stop", "Cancels the answer; what there is of it stays."),
                 ("regenerate", "Regenerate", "Asks for another answer beside the last."),
                 ("other", "Other answer", "Goes to the next alternative of the last message."),
-                ("fork", "Fork", "A second conversation that goes on from here by itself."),
+                ("fork", "Fork", "A second conversation that goes on by itself, from the turn chosen beside it."),
             )
         }
         self._buttons["send"].on_click(self._send_clicked)
         self._buttons["stop"].on_click(lambda _: self.stop())
         self._buttons["regenerate"].on_click(lambda _: self.regenerate())
         self._buttons["other"].on_click(lambda _: self.other())
-        self._buttons["fork"].on_click(lambda _: self.fork())
+        self._buttons["fork"].on_click(lambda _: self.fork(at=self._turn.value))
+        self._turn: Any = widgets.Dropdown(
+            options=[("here", 0)], description="from", layout=widgets.Layout(width="min(24em, 100%)")
+        )
         self._target.observe(self._target_chosen, names="value")
         self._refresh()
         return widgets.VBox(
@@ -232,7 +290,7 @@ class ChatPanel(View):
                 self._error,
                 self._target,
                 self._text,
-                widgets.HBox(list(self._buttons.values()), layout=widgets.Layout(flex_flow="row wrap")),
+                widgets.HBox([*self._buttons.values(), self._turn], layout=widgets.Layout(flex_flow="row wrap")),
             ]
         )
 
