@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["display_stream", "html", "memory", "show"]
+__all__ = ["display_stream", "html", "memory", "show", "treescope_adapter"]
 
 
 def html(thing: object) -> str:
@@ -47,3 +47,10 @@ def memory(model: Any) -> Any:
     from fastllm.display import memory_of
 
     return memory_of(model)
+
+
+def treescope_adapter() -> Any:
+    """What treescope asks a tensor for."""
+    from fastllm.display import treescope_adapter as adapter
+
+    return adapter()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fastllm.capture import Capture
     from fastllm.config import GenerationConfig, GenerationFields
     from fastllm.model import Model
-    from fastllm.steer import SteerLike
+    from fastllm.steer import Steering, SteerLike
 
 __all__ = ["BlockingModel", "BlockingStream"]
 
@@ -279,6 +279,7 @@ class BlockingModel:
         on_error: Literal["raise"] = "raise",
         adapter: str | None = None,
         priority: int = 0,
+        steer: SteerLike | None = None,
         **overrides: Unpack[GenerationFields],
     ) -> list[Completion]: ...
 
@@ -292,6 +293,7 @@ class BlockingModel:
         on_error: Literal["return"],
         adapter: str | None = None,
         priority: int = 0,
+        steer: SteerLike | None = None,
         **overrides: Unpack[GenerationFields],
     ) -> list[Completion | Exception]: ...
 
@@ -304,6 +306,7 @@ class BlockingModel:
         on_error: Literal["raise", "return"] = "raise",
         adapter: str | None = None,
         priority: int = 0,
+        steer: SteerLike | None = None,
         **overrides: Unpack[GenerationFields],
     ) -> list[Any]:
         """Runs many requests and gives their completions in the order of the prompts; see `Model.batch`.
@@ -319,13 +322,14 @@ class BlockingModel:
             )
         _warn_if_on_a_loop()
         merged = self._model._merge(config, overrides)
+        steering = None if steer is None else self._model.steer(steer)
         results: BatchResults[Completion | Exception] = BatchResults()
         running: deque[BlockingStream | Exception] = deque()
         try:
             for item in prompts:
                 request = item if isinstance(item, Request) else Request(item)
                 for copy in range(merged.n):
-                    running.append(self._admit(request, merged, running, results, adapter, priority, copy))
+                    running.append(self._admit(request, merged, running, results, adapter, priority, steering, copy))
             while running:
                 results.append(_result_of(running.popleft()))
         except BaseException:
@@ -345,6 +349,7 @@ class BlockingModel:
         results: list[Completion | Exception],
         adapter: str | None,
         priority: int,
+        steering: Steering | None,
         copy: int,
     ) -> BlockingStream | Exception:
         """Submits one entry of a batch, after the oldest ones have ended if there are too many."""
@@ -359,6 +364,7 @@ class BlockingModel:
                     priority=priority if request.priority is None else request.priority,
                     request_id=request.request_id,
                     copy=copy,
+                    steer=steering,
                 )
                 stream._ask_for_all()
                 return stream

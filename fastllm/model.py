@@ -300,6 +300,7 @@ class Model:
         *,
         adapter: str | None = None,
         priority: int = 0,
+        steer: SteerLike | None = None,
         **overrides: Unpack[GenerationFields],
     ) -> AsCompleted:
         """Runs many requests and gives ``(index, completion or exception)`` in the order in which they end.
@@ -311,11 +312,12 @@ class Model:
             config: For every request.
             adapter: For every request that names none.
             priority: For every request that has none.
+            steer: Edits for every request, as in `stream`.
             **overrides: Fields of `GenerationConfig`.
         """
         merged = self._merge(config, overrides)
         return AsCompleted(
-            prompts, self._opener(merged, adapter, priority), limit=self.engine_config.max_queue, copies=merged.n
+            prompts, self._opener(merged, adapter, priority, steer), limit=self.engine_config.max_queue, copies=merged.n
         )
 
     def stream_batch(
@@ -327,6 +329,7 @@ class Model:
         on_error: Literal["raise", "return"] = "raise",
         adapter: str | None = None,
         priority: int = 0,
+        steer: SteerLike | None = None,
         **overrides: Unpack[GenerationFields],
     ) -> BatchStream:
         """Runs many requests and gives ``(index, token)`` as the engine makes them.
@@ -338,10 +341,11 @@ class Model:
                 exceptions in `BatchStream.results`.
             adapter: For every request that names none.
             priority: For every request that has none.
+            steer: Edits for every request, as in `stream`.
             **overrides: Fields of `GenerationConfig`.
         """
         merged = self._merge(config, overrides)
-        opener = self._opener(merged, adapter, priority)
+        opener = self._opener(merged, adapter, priority, steer)
         return BatchStream(
             prompts, opener, limit=self.engine_config.max_queue, copies=merged.n, on_error=_check_on_error(on_error)
         )
@@ -356,6 +360,7 @@ class Model:
         on_error: Literal["raise"] = "raise",
         adapter: str | None = None,
         priority: int = 0,
+        steer: SteerLike | None = None,
         **overrides: Unpack[GenerationFields],
     ) -> list[Completion]: ...
 
@@ -369,6 +374,7 @@ class Model:
         on_error: Literal["return"],
         adapter: str | None = None,
         priority: int = 0,
+        steer: SteerLike | None = None,
         **overrides: Unpack[GenerationFields],
     ) -> list[Completion | Exception]: ...
 
@@ -381,6 +387,7 @@ class Model:
         on_error: Literal["raise", "return"] = "raise",
         adapter: str | None = None,
         priority: int = 0,
+        steer: SteerLike | None = None,
         **overrides: Unpack[GenerationFields],
     ) -> list[Any]:
         """Runs many requests and gives their completions in the order of the prompts.
@@ -394,6 +401,7 @@ class Model:
                 "return": leave exceptions in their places.
             adapter: For every request that names none.
             priority: For every request that has none.
+            steer: Edits for every request, as in `stream`.
             **overrides: Fields of `GenerationConfig`.
 
         Raises:
@@ -401,7 +409,8 @@ class Model:
         """
         _check_on_error(on_error)
         found: dict[int, Completion | Exception] = {}
-        async with self.as_completed(prompts, config, adapter=adapter, priority=priority, **overrides) as completed:
+        group = self.as_completed(prompts, config, adapter=adapter, priority=priority, steer=steer, **overrides)
+        async with group as completed:
             async for index, result in completed:
                 found[index] = result
         results = BatchResults(found[index] for index in sorted(found))
@@ -667,9 +676,10 @@ class Model:
         return merged
 
     def _opener(
-        self, config: GenerationConfig, adapter: str | None, priority: int
+        self, config: GenerationConfig, adapter: str | None, priority: int, steer: SteerLike | None
     ) -> Callable[[Prompt | Request, int], TokenStream]:
         """Opens an entry of a batch; the j-th copy samples with seed + j."""
+        steering = None if steer is None else self.steer(steer)  # once for all: they share cached prefixes
 
         def open_stream(item: Prompt | Request, copy: int) -> TokenStream:
             request = item if isinstance(item, Request) else Request(item)
@@ -681,6 +691,7 @@ class Model:
                 priority=priority if request.priority is None else request.priority,
                 request_id=request.request_id,
                 copy=copy,
+                steer=steering,
             )
 
         return open_stream

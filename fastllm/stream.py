@@ -145,6 +145,12 @@ class RequestHandle:
         return self._request.progress
 
     @property
+    def queue_position(self) -> int | None:
+        """While it is queued: how many requests go before it; None otherwise, and until the engine has looked at it."""
+        ahead: int | None = self._request.ahead
+        return ahead
+
+    @property
     def tokens(self) -> tuple[Token, ...]:
         """The tokens read so far."""
         return tuple(self._tokens)

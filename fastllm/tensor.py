@@ -304,6 +304,12 @@ class Tensor(Array):
 
         return _shown.html(self)
 
+    def __treescope_ndarray_adapter__(self) -> Any:
+        """How treescope shows it, if that is installed and asks."""
+        from fastllm import _shown
+
+        return _shown.treescope_adapter()
+
     def inspect(self, *, reference: Tensor | npt.NDArray[Any] | None = None, labels: Any = None) -> Any:
         """Shows the tensor with sliders: heat-map, histogram, values, channels, quantisation, memory.
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fastllm.display.memory import MemoryReport
     from fastllm.model import Model
 
-__all__ = ["html_of", "memory_of"]
+__all__ = ["html_of", "memory_of", "treescope_adapter"]
 
 
 def html_of(thing: Any) -> str:
@@ -55,6 +55,13 @@ def html_of(thing: Any) -> str:
     raise TypeError(f"[display] there is no display for {type(thing).__name__}.")
 
 
+def treescope_adapter() -> Any:
+    """What shows tensors in treescope. Only treescope asks for it, so it is installed."""
+    from fastllm.display.treescope import TensorAdapter
+
+    return TensorAdapter()
+
+
 def memory_of(model: Model) -> MemoryReport:
     """Where a model's memory goes."""
     from fastllm.display.memory import MemoryReport
@@ -66,7 +73,13 @@ def memory_of(model: Model) -> MemoryReport:
         named = model.module.named_parameters()
         weights = [(path, parameter.data) for path, parameter in named if parameter.data is not None]
     weights.sort(key=lambda entry: -entry[1].nbytes)
+    step = model._engine.program.memory
     return MemoryReport(
+        activation_bytes=step["activation_bytes"],
+        unshared_activation_bytes=step["unshared_activation_bytes"],
+        logits_bytes=step["logits_bytes"],
+        step_tokens=step["step_tokens"],
+        step_rows=step["step_rows"],
         device=model.info.device,
         weight_bytes=stats.weight_bytes,
         kv_bytes=stats.kv_bytes,

@@ -77,7 +77,7 @@ def line(values: Sequence[float], *, label: str, unit: str = "", width: int = 22
     return svg(width, height, words, f'<path class="l" d="M0 {height - 1.5}H{width}"/>{drawn}')
 
 
-_STACK = ("#4a8fd6", "#d08a2c", "#5a9e6f", "#a06cc0", "#8a939c")
+_STACK = ("#4a8fd6", "#d08a2c", "#5a9e6f", "#8a939c", "#a06cc0", "#b8475e")
 
 
 def stacked(parts: Sequence[tuple[str, float, str]], *, label: str, width: int = 480) -> str:

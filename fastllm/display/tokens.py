@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
 from fastllm.display.escape import bdi, clip, esc
-from fastllm.display.html import alert, scroll, table
+from fastllm.display.html import alert, progress, scroll, table
 from fastllm.display.numbers import duration, percent, rate
 from fastllm.display.style import wrap
 from fastllm.display.writer import (
@@ -49,6 +49,7 @@ __all__ = [
     "table_html",
     "tip_text",
     "usage_line",
+    "waiting_html",
 ]  # fmt: skip
 
 _MAX_BYTES = 100_000  # of a static display
@@ -185,6 +186,28 @@ def usage_line(
     if state:
         parts.append(state)
     return " · ".join(parts)
+
+
+def waiting_html(*, ahead: int | None = None, queued: int = 0, done: int = 0, total: int = 0) -> str:
+    """What a request does before its first token.
+
+    Args:
+        ahead: How many requests go before it in the queue; None: not known.
+        queued: Requests in the queue.
+        done: Tokens of the prompt that were read.
+        total: All tokens of the prompt; 0: it has not begun.
+    """
+    if total:
+        said = f"reading the prompt: {done} of {total} tokens"
+        return wrap(f'<p class="flm1-dim">{said}</p>{progress("prompt read", done / total)}', style=False)
+    if ahead is None:
+        said = "waiting for a place"
+    elif ahead == 0:
+        said = "waiting for a place: the next to get one"
+    else:
+        said = f"waiting for a place: {ahead} {'request goes' if ahead == 1 else 'requests go'} before this one"
+    more = f", {queued} in the queue" if queued > 1 else ""
+    return wrap(f'<p class="flm1-dim">{said}{more}</p>', style=False)
 
 
 def table_html(tokens: Sequence[Token] | Sequence[Row], *, max_bytes: int = _TABLE_BYTES, open_: bool = False) -> str:

@@ -78,6 +78,8 @@ def _rows(model: Model) -> list[MonitorRow]:
     for request in model.delivery.requests():
         state = request.state
         if state != "done":
+            if state == "queued" and (ahead := request.ahead):
+                state = f"queued, {ahead} before it"
             found.append(
                 MonitorRow(name=f"req-{request.id}", state=state, progress=request.progress, unread=request.unread)
             )

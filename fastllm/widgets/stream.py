@@ -13,7 +13,7 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastllm.display.escape import esc
-from fastllm.display.html import alert, progress
+from fastllm.display.html import alert
 from fastllm.display.style import style_tag, wrap
 from fastllm.display.tokens import (
     Shade,
@@ -25,6 +25,7 @@ from fastllm.display.tokens import (
     static_html,
     table_html,
     usage_line,
+    waiting_html,
 )
 from fastllm.display.writer import Row, TokenWriter
 from fastllm.types import Completion, Token
@@ -43,6 +44,7 @@ _FAST_TPS = 100.0  # nobody points at a token that goes by so fast
 _POINTED = 128  # these can be pointed at however fast they come: it is about what a static copy has room for
 _STATIC_BYTES = 60_000  # more than this of a static copy is not text that can be pointed at
 _GROUP = 32  # chunks in a box: a box names all its children whenever one is added
+_BAR_S = 0.25  # between two looks at what happens before the first token
 _STATUS_S = 1.0  # a screen reader would be told more often otherwise
 
 
@@ -150,7 +152,7 @@ class TokenStreamView(View):
         self._source = StreamSource(stream)
         self._model = stream._ticket.model
         self._pace = Pace()
-        self._status_at = self._drawn_at = 0.0
+        self._status_at = self._drawn_at = self._bar_at = 0.0
         self._pane: StreamPane | None = None
         self._status: Any = None
         self._stop: Any = None
@@ -241,6 +243,12 @@ class TokenStreamView(View):
             if status != self._status.value:
                 self._status.value = status
                 messages += 1
+        if (over or not source.made or self._waiting.value) and now - self._bar_at >= (0.0 if source.made else _BAR_S):
+            self._bar_at = now
+            bar = "" if over or source.made else self._waiting_html()
+            if bar != self._waiting.value:
+                self._waiting.value = bar
+                messages += 1
         if over:
             self._stop.disabled, self._stop.description = True, "Stopped" if self.stream.cancelled else "Done"
         return messages
@@ -260,6 +268,7 @@ class TokenStreamView(View):
         widgets = stock()
         self._pane = StreamPane(self._writer(), tips=self._tips)
         self._status = html_widget(self._status_html(over=self._source.ended), "flm1-blk")
+        self._waiting = html_widget("" if self._source.rows else self._waiting_html(), "flm1-blk")
         self._status_at = time.monotonic()
         self._stop = widgets.Button(
             description="Stop",
@@ -272,7 +281,9 @@ class TokenStreamView(View):
         if self._source.rows:
             self._pane.draw(self._source.rows, live=not self._source.ended)
         head = widgets.HBox([style, self._stop], layout=widgets.Layout(justify_content="space-between"))
-        return widgets.VBox([head, self._pane.widget, self._status])  # Stop stands still while the text grows
+        return widgets.VBox(
+            [head, self._waiting, self._pane.widget, self._status]
+        )  # Stop stands still while the text grows
 
     def _special_name(self, token_id: int) -> str:
         return self._model.tokenizer.decode([token_id])
@@ -300,18 +311,21 @@ class TokenStreamView(View):
         )
 
     def _status_html(self, *, over: bool) -> str:
-        bar = ""
-        done, total = self.stream.progress
-        state = self.stream.state
-        if not over and state == "prefill" and total:
-            bar = progress("prompt read", done / total)
-        elif not over and state == "queued":
-            bar = f'<p class="flm1-dim">{self._model.stats().queued} requests are waiting for a place</p>'
         trouble = alert(self._alarm()) if self._alarm() else ""
         about = f'class="flm1-use" role="status" aria-live="polite" title="{esc(self._settings())}"'
         line = f"<div {about}>{esc(self._usage())}</div>"
         table = table_html(self._source.rows, max_bytes=20_000) if over and not self._places else ""
-        return wrap(f"{bar}{trouble}{line}{table}", style=False)
+        return wrap(f"{trouble}{line}{table}", style=False)
+
+    def _waiting_html(self) -> str:
+        """What happens before the first token: its place in the queue, or how much of the prompt is read."""
+        state = self.stream.state
+        if state == "queued":
+            return waiting_html(ahead=self.stream.queue_position, queued=self._model.stats().queued)
+        if state == "prefill":
+            done, total = self.stream.progress
+            return waiting_html(done=done, total=total)
+        return ""
 
     def _settings(self) -> str:
         config = self.stream.config
