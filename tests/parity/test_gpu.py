@@ -99,6 +99,42 @@ def test_half(case: Case, dtype: str, build_case: Callable[..., Any]) -> None:
         assert ours < 2 * theirs + 1e-3, f"in chunks of {chunk}: {ours} where transformers has {theirs}"
 
 
+@pytest.mark.parametrize("quant", ["fp8", "int8", "int8_g64", "int4", "int4_g32", "int4_asym_g64", "int4_row"])
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in FAST])
+def test_codes(case: Case, quant: str, build_case: Callable[..., Any]) -> None:
+    """As near to transformers with the weights that the codes stand for, in float32, as transformers is in bfloat16."""
+    import torch
+
+    from fastllm import Tensor, _core
+
+    built = build_case(case, "bfloat16")
+    reference = copy.deepcopy(built.reference)
+    head = reference.get_output_embeddings()
+    with torch.no_grad():
+        for module in reference.modules():
+            if not isinstance(module, torch.nn.Linear):
+                continue
+            name = quant
+            if module is head:
+                if reference.config.tie_word_embeddings:
+                    continue  # the table that the embedding reads stays
+                name = "int8" if quant.startswith("int4") else quant
+            weight = Tensor(module.weight.float().numpy()).astype("bfloat16")
+            rounded = Tensor._wrap(_core.rounded_to(weight._handle, name))
+            module.weight.copy_(torch.from_numpy(rounded.astype("float32").numpy()))
+    ids = case.ids()
+    expected = full_logits(reference, ids)
+    theirs = distance(full_logits(reference.to(torch.bfloat16), ids), expected)
+    program = compiled(built.folder, device="cuda", quant=quant).program
+    assert program.quantized_products > 0
+    if _core.Device("cuda").info["isa"] == "sm_90":
+        assert program.rounded_products == 0
+    for chunk in (512, 40, 5, 1):
+        with _gpu(program, prefill_chunk=chunk) as engine:
+            ours = distance(engine.logits(ids)[0], expected)
+        assert ours < 2 * theirs + 1e-3, f"in chunks of {chunk}: {ours} where transformers has {theirs}"
+
+
 def test_a_seed_means_the_same_on_every_device() -> None:
     """The draw is a function of (seed, position): float32 models differ only where rounding decides."""
     import fastllm
@@ -116,13 +152,14 @@ def test_a_seed_means_the_same_on_every_device() -> None:
     assert sum(a == b for a, b in zip(ids["cpu"], ids["cuda"], strict=True)) >= 11
 
 
-def test_the_demo_model_is_as_good_as_on_the_cpu() -> None:
+@pytest.mark.parametrize("quant", [None, "fp8", "int8"])
+def test_the_demo_model_is_as_good_as_on_the_cpu(quant: str | None) -> None:
     import demo_package  # noqa: F401  (makes demo_model importable)
 
     import fastllm
     from demo_model import evaluate
 
-    model = fastllm.load("demo", device="cuda", progress=False)
+    model = fastllm.load("demo", device="cuda", quant=quant, progress=False)
 
     def generate(prompts: list[str], max_new_tokens: int) -> list[str]:
         encoded = [model.tokenize(prompt) for prompt in prompts]

@@ -133,33 +133,36 @@ struct ProductsLeft;
     }                                                                                                            \
   };
 
-#define FASTLLM_PRODUCTS_LEFT(T, NAME, N, REGISTERS, A, B, ...)                                                   \
-  template <>                                                                                                     \
-  struct ProductsLeft<T, N> {                                                                                     \
-    __device__ static void add(float (&d)[N / 2], const std::uint32_t (&a)[4], std::uint64_t b) {                 \
-      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME \
-                   "." NAME " {" REGISTERS "}, {" A "}, " B ", p, 1, 1, 0;\n}"                                    \
-                   : __VA_ARGS__                                                                                  \
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                         \
-    }                                                                                                             \
+#define FASTLLM_PRODUCTS_LEFT(T, NAME, N, REGISTERS, A, B, ADD, ...)                                               \
+  template <>                                                                                                      \
+  struct ProductsLeft<T, N> {                                                                                      \
+    __device__ static void add(float (&d)[N / 2], const std::uint32_t (&a)[4], std::uint64_t b, int accumulate) {  \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " ADD                                                         \
+                   ", 0;\n"                                                                                        \
+                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME " {" REGISTERS "}, {" A "}, " B \
+                   ", p, 1, 1, 0;\n}"                                                                              \
+                   : __VA_ARGS__                                                                                   \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));                         \
+    }                                                                                                              \
   };
 
 #define FASTLLM_REGISTERS8 "%0, %1, %2, %3"
 FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 8, FASTLLM_REGISTERS8, "%4", "%5", "%6", FASTLLM_FLOATS4(0))
 FASTLLM_PRODUCTS(__half, "f16", 8, FASTLLM_REGISTERS8, "%4", "%5", "%6", FASTLLM_FLOATS4(0))
-FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 8, FASTLLM_REGISTERS8, "%4, %5, %6, %7", "%8", FASTLLM_FLOATS4(0))
+FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 8, FASTLLM_REGISTERS8, "%4, %5, %6, %7", "%8", "%9", FASTLLM_FLOATS4(0))
 #undef FASTLLM_REGISTERS8
 #define FASTLLM_REGISTERS16 "%0, %1, %2, %3, %4, %5, %6, %7"
 FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 16, FASTLLM_REGISTERS16, "%8", "%9", "%10", FASTLLM_FLOATS4(0),
                  FASTLLM_FLOATS4(4))
 FASTLLM_PRODUCTS(__half, "f16", 16, FASTLLM_REGISTERS16, "%8", "%9", "%10", FASTLLM_FLOATS4(0), FASTLLM_FLOATS4(4))
-FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 16, FASTLLM_REGISTERS16, "%8, %9, %10, %11", "%12", FASTLLM_FLOATS4(0),
-                      FASTLLM_FLOATS4(4))
+FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 16, FASTLLM_REGISTERS16, "%8, %9, %10, %11", "%12", "%13",
+                      FASTLLM_FLOATS4(0), FASTLLM_FLOATS4(4))
 #undef FASTLLM_REGISTERS16
 #define FASTLLM_REGISTERS32 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
 FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 32, FASTLLM_REGISTERS32, "%16", "%17", "%18", FASTLLM_FLOATS16(0))
 FASTLLM_PRODUCTS(__half, "f16", 32, FASTLLM_REGISTERS32, "%16", "%17", "%18", FASTLLM_FLOATS16(0))
-FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 32, FASTLLM_REGISTERS32, "%16, %17, %18, %19", "%20", FASTLLM_FLOATS16(0))
+FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 32, FASTLLM_REGISTERS32, "%16, %17, %18, %19", "%20", "%21",
+                      FASTLLM_FLOATS16(0))
 #undef FASTLLM_REGISTERS32
 #define FASTLLM_REGISTERS64                                                \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
@@ -167,8 +170,8 @@ FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 32, FASTLLM_REGISTERS32, "%16, %17,
 FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 64, FASTLLM_REGISTERS64, "%32", "%33", "%34", FASTLLM_FLOATS16(0),
                  FASTLLM_FLOATS16(16))
 FASTLLM_PRODUCTS(__half, "f16", 64, FASTLLM_REGISTERS64, "%32", "%33", "%34", FASTLLM_FLOATS16(0), FASTLLM_FLOATS16(16))
-FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 64, FASTLLM_REGISTERS64, "%32, %33, %34, %35", "%36", FASTLLM_FLOATS16(0),
-                      FASTLLM_FLOATS16(16))
+FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 64, FASTLLM_REGISTERS64, "%32, %33, %34, %35", "%36", "%37",
+                      FASTLLM_FLOATS16(0), FASTLLM_FLOATS16(16))
 #undef FASTLLM_REGISTERS64
 #define FASTLLM_REGISTERS128                                                         \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "           \
@@ -177,7 +180,7 @@ FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 64, FASTLLM_REGISTERS64, "%32, %33,
   "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 128, FASTLLM_REGISTERS128, "%64", "%65", "%66", FASTLLM_FLOATS64(0))
 FASTLLM_PRODUCTS(__half, "f16", 128, FASTLLM_REGISTERS128, "%64", "%65", "%66", FASTLLM_FLOATS64(0))
-FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 128, FASTLLM_REGISTERS128, "%64, %65, %66, %67", "%68",
+FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 128, FASTLLM_REGISTERS128, "%64, %65, %66, %67", "%68", "%69",
                       FASTLLM_FLOATS64(0))
 #undef FASTLLM_REGISTERS128
 #define FASTLLM_REGISTERS256                                                                     \
@@ -193,7 +196,7 @@ FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 256, FASTLLM_REGISTERS256, "%128", "%129
                  FASTLLM_FLOATS64(64))
 FASTLLM_PRODUCTS(__half, "f16", 256, FASTLLM_REGISTERS256, "%128", "%129", "%130", FASTLLM_FLOATS64(0),
                  FASTLLM_FLOATS64(64))
-FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 256, FASTLLM_REGISTERS256, "%128, %129, %130, %131", "%132",
+FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 256, FASTLLM_REGISTERS256, "%128, %129, %130, %131", "%132", "%133",
                       FASTLLM_FLOATS64(0), FASTLLM_FLOATS64(64))
 #undef FASTLLM_REGISTERS256
 #undef FASTLLM_PRODUCTS

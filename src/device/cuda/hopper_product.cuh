@@ -9,15 +9,15 @@
 // time. Weights do not depend on the kernel before, so the first tiles are under way before that one has ended
 // (programmatic dependent launch).
 //
-// Numbers (`Numbers`) are read from shared memory by the product itself. Codes (`Codes`) become numbers on their way through
-// registers, the product's left operand: a tile holds for each thread, in the order in which it needs them, the codes of its
-// fragments, so that nothing is shuffled and every load takes 16 bytes.
+// Numbers are read from shared memory by the product itself. Codes become numbers on their way through registers, the
+// product's left operand (hopper_codes.cuh).
 //
 // gated: W holds gate and up rows in alternating groups of 8; out[T, N / 2] = act(gate) * up.
 
 #include "device/cuda/common.cuh"
 #include "device/cuda/epilogue.cuh"
 #include "device/cuda/hopper.cuh"
+#include "device/cuda/hopper_codes.cuh"
 #include "device/cuda/launch.h"
 #include "device/cuda/mma.cuh"
 #include "device/cuda/tensor_map.h"
@@ -36,45 +36,23 @@ struct Numbers {
   static constexpr bool kCodes = false;
 };
 
-// A tile of codes: [kPlanes][128 threads] of 16 bytes, then up to four lines of scales and (int4) as many of zero points. Each
-// line is [4 warps][8] pairs of 16-bit numbers, for rows 16 warp + i and + 8.
-template <quant::Code kCode_>
-struct Codes {
-  static constexpr quant::Code kCode = kCode_;
-  static constexpr int kDepth = 128;
-  static constexpr int kPlanes = kCode == quant::Code::int4 ? 2 : 4;
-  static constexpr int kCodeBytes = kPlanes * 2048;
-  static constexpr int kLine = 128;
-  static constexpr int kTileBytes = kCodeBytes + 1024;
-  static constexpr bool kCodes = true;
-};
-
-template <class W_, int kRows_, int kTokens_, int kStages_, int kPerSm_>
+// kTeams: warpgroups that take the tiles of the same rows in turn and add their sums at the end: what a warp does to a tile of
+// codes takes longer than the tile to arrive.
+template <class W_, int kRows_, int kTokens_, int kStages_, int kPerSm_, int kTeams_ = 1>
 struct Shape {
   using W = W_;
   static constexpr int kRows = kRows_, kTokens = kTokens_, kStages = kStages_, kPerSm = kPerSm_;
-  static constexpr int kGroups = kRows / 64;  // warpgroups that multiply
-  static constexpr int kThreads = kGroups * 128 + 32;
+  static constexpr int kTeams = kTeams_;
+  static constexpr int kGroups = kRows / 64;
+  static constexpr int kWorkers = kGroups * kTeams * 128;  // threads that multiply
+  static constexpr int kThreads = kWorkers + 32;
   static constexpr int kWeightBytes = kGroups * W::kTileBytes;
   static constexpr int kStageBytes = kWeightBytes + kTokens * W::kDepth * 2;
   static constexpr int kPitch =
       kRows + 4;  // floats between tokens of the sums, so that a warp's stores touch all banks
   static constexpr int kSumBytes = kTokens * kPitch * 4;
-  static constexpr int kShared = (kStages * kStageBytes > kSumBytes ? kStages * kStageBytes : kSumBytes) + 1024;
-};
-
-struct Product {
-  int tokens, rows, depth;  // T, N (rows of W), K
-  void* out;
-  std::int64_t out_stride;
-  Epilogue epilogue;
-  bool gated, wide, floats;  // wide: four outputs can be stored at once; floats: out is float32
-  bool direct;  // eight can, and neither N nor the residual stands against it
-  const void* tiles;  // W as tiles (DeviceLinear::tiled), or null: W is rows, read through its map
-  int tile_bytes;     // of 64 rows
-  int lines;          // of scales in a tile of codes: 0, 1, 2 or 4
-  bool zeros;         // as many lines of zero points follow
-  const float* row_scales;  // [N] that multiply sums, or null
+  static constexpr int kAllSums = kTeams * kSumBytes;
+  static constexpr int kShared = (kStages * kStageBytes > kAllSums ? kStages * kStageBytes : kAllSums) + 1024;
 };
 
 #if FASTLLM_HOPPER_CODE
@@ -148,12 +126,12 @@ __device__ inline void store_direct(const Product& p, float (&sums)[S::kTokens /
     for (int j = 0; j < S::kTokens / 16; ++j)
       store_matrix_transposed(to + j * 16 * pitch, pairs[j * 4], pairs[j * 4 + 1], pairs[j * 4 + 2], pairs[j * 4 + 3]);
   }
-  asm volatile("bar.sync 1, %0;" ::"n"(S::kGroups * 128) : "memory");
+  asm volatile("bar.sync 1, %0;" ::"n"(S::kWorkers) : "memory");
   const int tokens = min(S::kTokens, p.tokens - first_token);
   const int first_column = p.gated ? first_row / 2 : first_row;
   const int width = min(columns, (p.gated ? p.rows / 2 : p.rows) - first_column);
   const int eights = columns / 8;
-  for (int i = threadIdx.x; i < tokens * eights; i += S::kGroups * 128) {
+  for (int i = threadIdx.x; i < tokens * eights; i += S::kWorkers) {
     const int token = i / eights;
     const int column = i % eights * 8;
     if (column >= width) continue;
@@ -168,58 +146,6 @@ __device__ inline void store_direct(const Product& p, float (&sums)[S::kTokens /
     *reinterpret_cast<Eight<T>*>(static_cast<T*>(p.out) + m * p.out_stride + first_column + column) = value;
   }
 }
-
-// Bits of bfloat16 pairs.
-constexpr std::uint32_t kOnes = 0x3f803f80;
-constexpr std::uint32_t kFp8Unit = 0x7b807b80;  // 2^120: from the exponent of e4m3 to that of bfloat16
-constexpr std::uint32_t kInt4Zero = 0x43084308;  // 128 + 8
-
-__device__ inline std::uint32_t times(std::uint32_t a, std::uint32_t b) {
-  const __nv_bfloat162 product =
-      __hmul2(*reinterpret_cast<__nv_bfloat162*>(&a), *reinterpret_cast<__nv_bfloat162*>(&b));
-  return *reinterpret_cast<const std::uint32_t*>(&product);
-}
-__device__ inline std::uint32_t minus(std::uint32_t a, std::uint32_t b) {
-  const __nv_bfloat162 rest = __hsub2(*reinterpret_cast<__nv_bfloat162*>(&a), *reinterpret_cast<__nv_bfloat162*>(&b));
-  return *reinterpret_cast<const std::uint32_t*>(&rest);
-}
-
-// The scale and the zero point of a thread's two rows, each twice.
-struct Factors {
-  std::uint32_t scale[2], zero[2];
-};
-template <class W>
-__device__ inline Factors factors_at(const Product& p, std::uint32_t line) {
-  constexpr std::uint32_t plain = W::kCode == quant::Code::fp8 ? kFp8Unit : kOnes;
-  const std::uint32_t scale = p.lines ? load_shared_word(line) : plain;
-  const std::uint32_t zero = p.zeros ? load_shared_word(line + p.lines * W::kLine) : kInt4Zero;
-  return {{__byte_perm(scale, 0, 0x1010), __byte_perm(scale, 0, 0x3232)},
-          {__byte_perm(zero, 0, 0x1010), __byte_perm(zero, 0, 0x3232)}};
-}
-
-// The left operand of one product of depth 16, a[4] as ProductsLeft wants it, number `step` of a plane.
-// int4: one word, number j of the low and of the high half are a[j]. A nibble in the mantissa of 128 is 128 + code.
-// 8 bits: two words, bytes 0 and 2 are a[2 h], bytes 1 and 3 a[2 h + 1].
-template <class W>
-__device__ inline void fragment(std::uint32_t (&a)[4], const uint4& v, int step, const Factors& f) {
-  const auto word = [&](int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; };
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    std::uint32_t number;
-    if constexpr (W::kCode == quant::Code::int4) {
-      const std::uint32_t shifted = word(step) >> (4 * j);
-      number = minus((shifted & 0x000f000f) | 0x43004300, f.zero[j % 2]);
-    } else if constexpr (W::kCode == quant::Code::int8) {
-      // Low seven bits in the mantissa of 128; the sign bit makes 256 of 128.
-      const std::uint32_t shifted = word(step * 2 + j / 2) >> (8 * (j % 2));
-      number = minus((shifted & 0x007f007f) | 0x43004300, (shifted & 0x00800080) | 0x43004300);
-    } else {
-      const std::uint32_t shifted = word(step * 2 + j / 2) << (8 * (1 - j % 2));
-      number = (shifted & 0x80008000) | ((shifted & 0x7f007f00) >> 4);
-    }
-    a[j] = times(number, f.scale[j % 2]);
-  }
-}
 #endif
 
 template <class T, class S>
@@ -230,7 +156,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
   __shared__ std::uint64_t barriers[2 * S::kStages];
   const std::uint32_t tiles =
       (static_cast<std::uint32_t>(__cvta_generic_to_shared(shared_memory)) + 1023) & ~std::uint32_t{1023};
-  const std::uint32_t full = static_cast<std::uint32_t>(__cvta_generic_to_shared(barriers));
+  std::uint32_t full = static_cast<std::uint32_t>(__cvta_generic_to_shared(barriers));
+  asm volatile("" : "+r"(full));  // kept, not computed again at each use
   const std::uint32_t empty = full + S::kStages * 8;
   const int splits = gridDim.x;
   const int split = blockIdx.x;
@@ -241,10 +168,10 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
   const int steps = (p.depth + kDepth - 1) / kDepth;
   const int begin = steps * split / splits;
   const int count = steps * (split + 1) / splits - begin;
-  const int warp = threadIdx.x / 32;
+  const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);  // one for the whole warp, and the compiler knows it
   const int lane = threadIdx.x % 32;
 
-  const bool direct = S::kTokens >= 64 && splits == 1 && p.direct;
+  const bool direct = S::kTokens >= 64 && S::kTeams == 1 && splits == 1 && p.direct;
 
   let_next_start();
   if (threadIdx.x == 0) {
@@ -252,14 +179,14 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
     prefetch_map(x_map);
     for (int s = 0; s < S::kStages; ++s) {
       barrier_init(full + s * 8, 1);
-      barrier_init(empty + s * 8, S::kGroups);
+      barrier_init(empty + s * 8, S::W::kCodes ? S::kGroups * 4 : S::kGroups);
     }
     barrier_init_done();
   }
   __syncthreads();
 
   float sums[S::kTokens / 2];
-  if (warp == S::kGroups * 4) {  // the warp that copies
+  if (warp == S::kWorkers / 32) {  // the warp that copies
     if (lane == 0) {
       const auto copy_weights = [&](int i) {
         const int slot = i % S::kStages;
@@ -298,55 +225,30 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
     }
     __syncwarp();
   } else {
-    const int group = warp / 4;
+    const int group = warp / 4 % S::kGroups;
+    const int team = warp / 4 / S::kGroups;
 #pragma unroll
     for (int i = 0; i < S::kTokens / 2; ++i) sums[i] = 0.0f;
-    for (int i = 0; i < count; ++i) {
-      const int slot = i % S::kStages;
-      barrier_wait(full + slot * 8, (i / S::kStages) & 1);
-      const std::uint32_t w_at = tiles + slot * S::kStageBytes + group * W::kTileBytes;
-      const std::uint32_t x_at = tiles + slot * S::kStageBytes + S::kWeightBytes;
-      const auto release_last = [&] {
-        if (i > 0 && threadIdx.x % 128 == 0) barrier_arrive(empty + (i - 1) % S::kStages * 8);
-      };
-      if constexpr (W::kCodes) {
-        // Products of depth 16 in batches, each of two with registers of its own: while one is multiplied the next
-        // becomes numbers.
-        constexpr int kBatch = S::kTokens > 64 ? 2 : 4;
-        constexpr int kPlaneSteps = 8 / W::kPlanes;
-        const std::uint32_t codes = w_at + threadIdx.x % 128 * 16;
-        const std::uint32_t line = w_at + W::kCodeBytes + (warp % 4 * 8 + lane / 4) * 4;
-        std::uint32_t a[2][kBatch][4];
-#pragma unroll
-        for (int batch = 0; batch < 8 / kBatch; ++batch) {
-          products_wait<1>();  // the batch that had these registers
-          if (batch == 1) release_last();
-          uint4 words;
-          Factors f;
-#pragma unroll
-          for (int i_step = 0; i_step < kBatch; ++i_step) {
-            const int step = batch * kBatch + i_step;
-            if (i_step == 0 || step % kPlaneSteps == 0) words = load_shared_words(codes + step / kPlaneSteps * 2048);
-            if (step % 2 == 0) f = factors_at<W>(p, line + step * p.lines / 8 * W::kLine);
-            fragment<W>(a[batch % 2][i_step], words, step % kPlaneSteps, f);
-          }
-          products_begin();
-#pragma unroll
-          for (int i_step = 0; i_step < kBatch; ++i_step) {
-            const int step = batch * kBatch + i_step;
-            ProductsLeft<T, S::kTokens>::add(sums, a[batch % 2][i_step],
-                                             tile_descriptor(x_at + step / 4 * S::kTokens * 128 + step % 4 * 32));
-          }
-          products_commit();
-        }
-      } else {
+    if constexpr (W::kCodes) {
+      multiply_codes<T, S>(p, sums, tiles, full, empty, count, group, team);
+    } else {
+      int slot = 0;
+      std::uint32_t parity = 0;
+      for (int i = 0; i < count; ++i) {
+        barrier_wait(full + slot * 8, parity);
+        const std::uint32_t w_at = tiles + slot * S::kStageBytes + group * W::kTileBytes;
+        const std::uint32_t x_at = tiles + slot * S::kStageBytes + S::kWeightBytes;
         products_begin();
 #pragma unroll
         for (int kk = 0; kk < kDepth / 16; ++kk)
           Products<T, S::kTokens>::add(sums, tile_descriptor(w_at + kk * 32), tile_descriptor(x_at + kk * 32), 1);
         products_commit();
         products_wait<1>();  // the tile before this one has been read
-        release_last();
+        if (i > 0 && threadIdx.x % 128 == 0) barrier_arrive(empty + (slot == 0 ? S::kStages - 1 : slot - 1) * 8);
+        if (++slot == S::kStages) {
+          slot = 0;
+          parity ^= 1;
+        }
       }
     }
     products_wait<0>();
@@ -358,8 +260,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
       for (int i = 0; i < S::kTokens / 2; ++i) sums[i] *= i / 2 % 2 ? high : low;
     }
     // The tiles are done with; the sums take their place.
-    asm volatile("bar.sync 1, %0;" ::"n"(S::kGroups * 128) : "memory");
-    if constexpr (S::kTokens >= 64) {
+    asm volatile("bar.sync 1, %0;" ::"n"(S::kWorkers) : "memory");
+    if constexpr (S::kTokens >= 64 && S::kTeams == 1) {
       if (direct) {
         wait_for_previous();
         return store_direct<T, S>(p, sums, tiles, first_token, first_row);
@@ -367,7 +269,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
     }
 #pragma unroll
     for (int i = 0; i < S::kTokens / 8; ++i) {
-      const std::uint32_t to = tiles + ((i * 8 + lane % 4 * 2) * S::kPitch + row) * 4;
+      const std::uint32_t to = tiles + team * S::kSumBytes + ((i * 8 + lane % 4 * 2) * S::kPitch + row) * 4;
       store_shared(to, sums[i * 4]);
       store_shared(to + S::kPitch * 4, sums[i * 4 + 1]);
       store_shared(to + 32, sums[i * 4 + 2]);
@@ -401,8 +303,11 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
     const std::uint32_t at = tiles + (token * S::kPitch + row) * 4;
     float values[4] = {};
     float ups[4] = {};
-    add_parts(values, at, splits);
-    if (p.gated) add_parts(ups, at + 32, splits);
+#pragma unroll
+    for (int team = 0; team < S::kTeams; ++team) {
+      add_parts(values, at + team * S::kSumBytes, splits);
+      if (p.gated) add_parts(ups, at + team * S::kSumBytes + 32, splits);
+    }
     const int m = first_token + token;
     const int n = first_row + row;
     if (p.gated) {
@@ -452,7 +357,8 @@ void launch_shape(const Context& c, const View& x, const DeviceLinear& l, const 
 }
 
 // Parts of K: 2, 4 or 8, as long as the blocks stay within `per_sm` for a multiprocessor (one, for 8: larger clusters
-// wait longer for each other) and each has 4 tiles to stream.
+// wait longer for each other) and each has 4 tiles to stream. More, shorter blocks were slower throughout: starting a block
+// and meeting in a cluster cost as much as a dozen tiles of codes.
 int splits_for(int blocks, int tiles, int most, int per_sm = 2) {
   int splits = 1;
   while (splits < most) {
