@@ -1,7 +1,7 @@
 """transformers eager, static prompts, its default cache; in the dtype that is faster for it on this CPU.
 
-Where a CPU has no bfloat16 products, torch multiplies bfloat16 at a twentieth of its float32 speed: there the same weights
-run in float32, as its users would run them.
+Where a CPU has no bfloat16 products, torch multiplies bfloat16 much slower than float32: there the same weights run in
+float32, as its users would run them.
 """
 
 from __future__ import annotations
