@@ -107,11 +107,13 @@ DType cache_dtype(const Graph& graph, const std::string& name) {
 }
 
 // Constants on the device, in the form its kernels read: norm weights as float32 (exact, and small), rows contiguous.
-// `there`: products whose weights are on the device already.
+// `there`: products whose weights are on the device already. What only products read stays where it is until they are
+// packed, one by one: a model that fits as codes need never fit as it comes.
 void place_constants(Graph& graph, device::Backend& backend,
                      const std::vector<std::shared_ptr<device::PackedLinear>>& there) {
   std::set<int> norm_weights;
   std::set<int> others;
+  std::set<int> packed;
   for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
     const Node& node = graph.nodes[i];
     const bool norm =
@@ -121,15 +123,15 @@ void place_constants(Graph& graph, device::Backend& backend,
       (norm || (fused && fused->normed && in + 2 >= node.inputs.size()) ? norm_weights : others)
           .insert(node.inputs[in]);
     if (there[i]) continue;
-    for (const Part& part : node.parts) others.insert({part.weight, part.bias});
+    for (const Part& part : node.parts) packed.insert({part.weight, part.bias});
   }
   for (std::size_t v = 0; v < graph.values.size(); ++v) {
     Value& value = graph.values[v];
     const bool is_norm = norm_weights.contains(static_cast<int>(v));
     const bool is_other = others.contains(static_cast<int>(v));
     if (value.kind != ValueKind::constant) continue;
-    if (!is_norm && !is_other) {  // folded away, or in a shared product
-      value.constant = Tensor();
+    if (!is_norm && !is_other) {
+      if (!packed.contains(static_cast<int>(v))) value.constant = Tensor();  // folded away, or in a shared product
       continue;
     }
     Tensor placed = as_contiguous(backend, backend.place(value.constant), false);
@@ -255,7 +257,8 @@ void Program::pack_weights() {
       weight_bytes_ += value.constant.nbytes();
   };
   // Where packing copies, the original goes as soon as its last user is packed, so that two copies of a model never
-  // have to fit. Host memory is the mapped file and stays.
+  // have to fit. On the host it is the mapped file, or numbers that kernels read as they are, and stays.
+  const bool on_host = backend_->allocate(1)->place().host;
   std::map<int, int> users;
   for (const Node& node : graph_.nodes) {
     for (int id : node.inputs) ++users[id];
@@ -266,7 +269,7 @@ void Program::pack_weights() {
   }
   const auto release = [&](const Part& part) {
     for (int id : {part.weight, part.bias})
-      if (--users[id] == 0 && id >= 0 && !graph_.values[index(id)].constant.place().host)
+      if (--users[id] == 0 && id >= 0 && !on_host)
         graph_.values[index(id)].constant = Tensor();
   };
   const auto pack_options = [&](const Node& node) {
