@@ -269,8 +269,7 @@ void Program::pack_weights() {
   }
   const auto release = [&](const Part& part) {
     for (int id : {part.weight, part.bias})
-      if (--users[id] == 0 && id >= 0 && !on_host)
-        graph_.values[index(id)].constant = Tensor();
+      if (--users[id] == 0 && id >= 0 && !on_host) graph_.values[index(id)].constant = Tensor();
   };
   const auto pack_options = [&](const Node& node) {
     device::PackOptions options;
