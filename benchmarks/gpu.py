@@ -123,6 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shape", default="llama3.2-1b", help="comma-separated, of " + ", ".join(SHAPES))
     parser.add_argument("--batches", default="1,8,32,128")
     parser.add_argument("--prefill", default="512,2048")
+    parser.add_argument("--deterministic", action="store_true", help="with EngineConfig(deterministic=True)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", type=int, default=0, help="also read so many asynchronous streams at once")
     parser.add_argument("--throughput", action="store_true", help="also 512 requests of 512 tokens in, 256 out")
@@ -155,7 +156,15 @@ def measure(shape: Shape, options: argparse.Namespace, argv: list[str] | None) -
     """Checks the ids, then times every row; prints the table as it goes."""
     folder = write_checkpoint(shape, options.folder / shape.name)
     start = time.perf_counter()
-    gpu = load(folder, "cuda", options.quant, max_running=256, max_batch_tokens=8192, prefill_chunk=8192)
+    gpu = load(
+        folder,
+        "cuda",
+        options.quant,
+        max_running=256,
+        max_batch_tokens=8192,
+        prefill_chunk=8192,
+        deterministic=options.deterministic,
+    )
     load_s = time.perf_counter() - start
     # What a step reads: all weights but the rows of an embedding that is no output layer.
     table = 0 if shape.tied else 2 * shape.vocab * shape.hidden
@@ -168,6 +177,7 @@ def measure(shape: Shape, options: argparse.Namespace, argv: list[str] | None) -
         "command": command_of(argv if argv is not None else sys.argv[1:]),
         "shape": shape.name,
         "quant": gpu.info.quant,
+        "deterministic": options.deterministic,
         "load_s": load_s,
         "floor_ms": floor,
         "decode": {},

@@ -260,6 +260,7 @@ class Engine:
         deterministic: bool,
         prefix_cache: bool,
         asynchronous: bool = True,
+        cuda_graphs: bool = True,
     ) -> None:
         """kv_memory_bytes 0: sized for the context length times min(max_running, 8), at most a quarter of the free memory."""
     def submit(

@@ -124,7 +124,8 @@ def run_gpu_tests(arguments: list[str]) -> int:
         print(f"\n!!! THE PARITY TESTS WILL SKIP: {why_not}.", flush=True)
     cuda = steps.cuda_build(compiler)
     passed = {"kernels against the CPU": cuda is not None and _ctest(cuda, "-R", "^cuda/")}
-    passed["models on the GPU"] = _pytest(folder, "tests/parity/test_gpu.py", *arguments)
+    models = ("tests/parity/test_gpu.py", "tests/parity/test_gpu_deterministic.py")
+    passed["models on the GPU"] = _pytest(folder, *models, *arguments)
     say("benchmarks")
     result = ROOT / "benchmarks" / "results" / f"{time.strftime('%Y-%m-%d')}-gpu.json"
     shapes = "llama3.2-1b,qwen3-0.6b"

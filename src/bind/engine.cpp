@@ -11,7 +11,7 @@ namespace {
 std::unique_ptr<EngineHandle> make_engine(const py::object& program, const VocabHandle& vocab, int max_running,
                                           std::int64_t kv_memory_bytes, int block_tokens, int max_batch_tokens,
                                           int prefill_chunk, int max_queue, bool deterministic, bool prefix_cache,
-                                          bool asynchronous) {
+                                          bool asynchronous, bool cuda_graphs) {
   if (kv_memory_bytes < 0) {
     core::fail(core::ErrorCode::invalid_config,
                core::cat("[engine] kv_memory_bytes is ", kv_memory_bytes, "; 0 (automatic) or more."));
@@ -27,6 +27,7 @@ std::unique_ptr<EngineHandle> make_engine(const py::object& program, const Vocab
   config.deterministic = deterministic;
   config.prefix_cache = prefix_cache;
   config.asynchronous = asynchronous;
+  config.recorded = cuda_graphs;
   std::shared_ptr<engine::Engine> made;
   {
     const py::gil_scoped_release release;
@@ -117,7 +118,8 @@ void bind_engine(py::module_& m) {
   py::class_<EngineHandle>(m, "Engine")
       .def(py::init(&make_engine), py::arg("program"), py::arg("vocab"), py::kw_only(), py::arg("max_running"),
            py::arg("kv_memory_bytes"), py::arg("block_tokens"), py::arg("max_batch_tokens"), py::arg("prefill_chunk"),
-           py::arg("max_queue"), py::arg("deterministic"), py::arg("prefix_cache"), py::arg("asynchronous") = true)
+           py::arg("max_queue"), py::arg("deterministic"), py::arg("prefix_cache"), py::arg("asynchronous") = true,
+           py::arg("cuda_graphs") = true)
       .def("submit", &submit, py::arg("token_ids"), py::arg("params"), py::kw_only(), py::arg("channel") = 0,
            py::arg("tag") = 0, py::arg("priority") = 0, py::arg("lookahead") = 256, py::arg("keep_logits") = false,
            py::arg("continued") = 0, py::arg("probe") = py::none())

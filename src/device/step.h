@@ -28,6 +28,8 @@ struct StepView {
   int max_blocks = 0;     // columns of block_table
   int max_kv_len = 0;     // no kv_len of the step is larger; rounded up, so that launch sizes change seldom
   int block_tokens = 16;  // tokens in a cache block
+  bool recorded = true;  // may be recorded and replayed (Backend::can_record)
+  bool deterministic = false;  // a token's bits must not depend on what else is in the step; CPUs never let them
 
   const std::int32_t* token_ids = nullptr;      // [T]; of asynchronous steps see engine/step_model.h
   const std::int32_t* positions = nullptr;      // [T] position of the token in its sequence

@@ -77,13 +77,6 @@ Engine::Engine(std::shared_ptr<StepModel> model, std::shared_ptr<const Vocab> vo
       rows_(model_->vocab_size()) {
   watch_forks();
   check_config(config_);
-  if (const auto& backend = model_->backend();
-      config_.deterministic && backend && backend->info().name.starts_with("cuda")) {
-    core::fail(core::ErrorCode::invalid_config,
-               core::cat("[engine] deterministic is true, but on '", backend->info().name,
-                         "' a product's order of sums still depends on the batch."),
-               "Load with device=\"cpu\", or leave deterministic off.");
-  }
   config_.max_running = std::min(config_.max_running, config_.max_batch_tokens);
   config_.prefill_chunk = std::min(config_.prefill_chunk, config_.max_batch_tokens);
   const int blocks = blocks_in(*model_, config_);
@@ -105,7 +98,7 @@ Engine::Engine(std::shared_ptr<StepModel> model, std::shared_ptr<const Vocab> vo
   const int max_blocks = (token_limit_ + config_.block_tokens - 1) / config_.block_tokens;
   runner_ =
       std::make_unique<Runner>(model_, StepLimits{config_.max_batch_tokens, scheduling.max_rows, config_.max_running},
-                               blocks, config_.block_tokens, max_blocks);
+                               blocks, config_.block_tokens, max_blocks, config_.deterministic, config_.recorded);
   chains_.push_back(std::make_unique<sampling::Chain>(model_->vocab_size()));
   counters_.kv_blocks_total = blocks;
   counters_.block_tokens = config_.block_tokens;

@@ -48,6 +48,7 @@ struct EngineConfig {
   int prefill_chunk = 512;
   int max_queue = 1024;
   bool deterministic = false;  // the CPU always is
+  bool recorded = true;  // decode steps that repeat become one launch (CUDA graphs)
   bool prefix_cache = true;
   bool asynchronous = true;  // launch a step before the last one is read, where the model can
 };

@@ -27,8 +27,14 @@ std::size_t kv_bytes_per_token(const StepModel& model) {
   return bytes;
 }
 
-Runner::Runner(std::shared_ptr<StepModel> model, const StepLimits& limits, int blocks, int block_tokens, int max_blocks)
-    : model_(std::move(model)), limits_(limits), block_tokens_(block_tokens), max_blocks_(max_blocks) {
+Runner::Runner(std::shared_ptr<StepModel> model, const StepLimits& limits, int blocks, int block_tokens, int max_blocks,
+               bool deterministic, bool recorded)
+    : model_(std::move(model)),
+      limits_(limits),
+      block_tokens_(block_tokens),
+      max_blocks_(max_blocks),
+      deterministic_(deterministic),
+      recorded_(recorded) {
   model_->reserve(limits);
   for (const KvSpec& spec : model_->kv_layers()) {
     device::KvLayer layer;
@@ -90,6 +96,8 @@ device::StepView Runner::lay_out(std::span<const Work> work) {
   step.max_kv_len = longest;
   step.max_blocks = columns;
   step.block_tokens = block_tokens_;
+  step.deterministic = deterministic_;
+  step.recorded = recorded_;
   step.token_ids = token_ids_.data();
   step.positions = positions_.data();
   step.sequence_of = sequence_of_.data();

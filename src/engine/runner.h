@@ -18,7 +18,8 @@ std::size_t kv_bytes_per_token(const StepModel& model);
 class Runner {
  public:
   // Error(out_of_memory) with both sizes if the cache does not fit.
-  Runner(std::shared_ptr<StepModel> model, const StepLimits& limits, int blocks, int block_tokens, int max_blocks);
+  Runner(std::shared_ptr<StepModel> model, const StepLimits& limits, int blocks, int block_tokens, int max_blocks,
+         bool deterministic, bool recorded);
 
   // logits [R, vocab]: the rows of the first piece of work, then of the second ... Valid until the next call.
   std::span<float> run(std::span<const Work> work);
@@ -39,6 +40,8 @@ class Runner {
   StepLimits limits_;
   int block_tokens_;
   int max_blocks_;  // of the longest possible sequence
+  bool deterministic_;
+  bool recorded_;
   std::size_t kv_bytes_ = 0;
   std::vector<std::shared_ptr<core::Storage>> memory_;
   std::vector<device::KvLayer> kv_;

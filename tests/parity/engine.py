@@ -22,7 +22,14 @@ class Compiled:
     """A program and an engine with the chunking that a test wants; a context manager: programs serve one engine."""
 
     def __init__(
-        self, program: Any, *, prefill_chunk: int = 512, max_batch_tokens: int = 512, deterministic: bool = True
+        self,
+        program: Any,
+        *,
+        prefill_chunk: int = 512,
+        max_batch_tokens: int = 512,
+        deterministic: bool = True,
+        prefix_cache: bool = False,
+        kv_memory_bytes: int = 0,
     ) -> None:
         from fastllm import _core
 
@@ -31,13 +38,13 @@ class Compiled:
             program,
             _core.Vocab([b"x"] * size, [False] * size),
             max_running=16,
-            kv_memory_bytes=0,
+            kv_memory_bytes=kv_memory_bytes,
             block_tokens=16,
             max_batch_tokens=max_batch_tokens,
             prefill_chunk=prefill_chunk,
             max_queue=64,
             deterministic=deterministic,
-            prefix_cache=False,
+            prefix_cache=prefix_cache,
         )
 
     def __enter__(self) -> Self:
@@ -59,10 +66,18 @@ class Compiled:
 
     def greedy_logprobs(self, prompt: Sequence[int], count: int) -> tuple[list[int], list[float]]:
         """The same with the log-probability of each."""
-        request = self._submit(prompt, count, logprobs=0)
-        self._finish(request)
-        records = request.take()
-        return [int(record[0]) for record in records], [float(record[4]) for record in records]
+        return self.greedy_many([prompt], count)[0]
+
+    def greedy_many(self, prompts: Sequence[Sequence[int]], count: int) -> list[tuple[list[int], list[float]]]:
+        """The same for prompts that run together."""
+        requests = [self._submit(prompt, count, logprobs=0) for prompt in prompts]
+        for request in requests:
+            self._finish(request)
+        found = []
+        for request in requests:
+            records = request.take()
+            found.append(([int(record[0]) for record in records], [float(record[4]) for record in records]))
+        return found
 
     def among_others(self, prompt: Sequence[int], others: Sequence[Sequence[int]]) -> tuple[Logits, list[list[int]]]:
         """Logits of a prompt that runs while others are being prefilled and continued, and their continuations."""

@@ -25,6 +25,7 @@ struct AttentionCall {
   float* partial;  // [S, Hq, splits, Dv + 2]: sums, maximum, normaliser
   int splits;
   int sequences;
+  bool every;  // deterministic steps: sequences with one query run on the kernels for many, too
 };
 
 __device__ inline std::int64_t cache_row(const AttentionCall& c, int sequence, int head, int position) {
@@ -50,7 +51,7 @@ __device__ inline std::uint32_t tile_offset(int row, int column) {
 bool attention_decode(const Context& c, const AttentionCall& call, const RopeKv* rope, core::DType q, core::DType cache,
                       int max_kv);
 
-// Tensor-core prefill for sequences with more than one query (attention_prefill.cu). False as above.
+// Tensor-core prefill for sequences with more than one query, or for every one (attention_prefill.cu). False as above.
 bool attention_prefill(const Context& c, const AttentionCall& call, core::DType q, core::DType cache, int tokens,
                        int heads);
 

@@ -3,11 +3,14 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <string>
 
 #include "core/error.h"
+#include "core/out_of_memory.h"
 #include "device/cuda/sampler.h"
 
 namespace fastllm::cuda {
@@ -86,6 +89,7 @@ CudaBackend::CudaBackend(int ordinal) : ordinal_(ordinal), moves_(std::make_shar
   std::uint64_t keep = UINT64_MAX;  // freed blocks stay with the process and are reused
   check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "device");
   context_ = Context{stream, properties.multiProcessorCount, &workspace_};
+  context_.tensor_cores = properties.major >= 8;
   context_.overlapped = properties.major >= 9;
 #if FASTLLM_CUDA_SM90A
   context_.hopper = properties.major == 9 && properties.minor == 0;
@@ -120,7 +124,26 @@ std::int64_t CudaBackend::memory_free() const {
 std::shared_ptr<core::Storage> CudaBackend::allocate(std::size_t bytes) {
   use();
   void* data = nullptr;
-  check(cudaMallocAsync(&data, bytes ? bytes : 256, stream_.get()), "allocate");
+  cudaError_t status = cudaMallocAsync(&data, bytes ? bytes : 256, stream_.get());
+  if (status == cudaErrorMemoryAllocation) {  // what the pool keeps may lie in pieces: give it back and ask again
+    cudaGetLastError();
+    synchronize();
+    cudaMemPool_t pool = nullptr;
+    check(cudaDeviceGetDefaultMemPool(&pool, ordinal_), "device");
+    check(cudaMemPoolTrimTo(pool, 0), "device");
+    status = cudaMallocAsync(&data, bytes ? bytes : 256, stream_.get());
+  }
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    const auto gib = [](double count) { return std::to_string(count / (1 << 30)).substr(0, 6); };
+    const std::int64_t free = memory_free();
+    throw core::OutOfMemory(cat("[allocate] ", info_.name, " has ", free, " bytes free (", gib(double(free)),
+                                " GiB), but ", bytes, " are needed (", gib(double(bytes)), " GiB)."),
+                            "Use a lower-bit model, a smaller EngineConfig.kv_memory or max_batch_tokens, or another "
+                            "device; nvidia-smi lists who else has memory there.",
+                            static_cast<std::int64_t>(bytes), free);
+  }
+  check(status, "allocate");
   return std::make_shared<core::Storage>(data, bytes, place_, [data, stream = stream_, ordinal = ordinal_] {
     cudaSetDevice(ordinal);
     cudaFreeAsync(data, stream.get());
@@ -297,6 +320,16 @@ void CudaBackend::pack_codes(DeviceLinear& packed, const quant::Format& format,
   if (format.scales_sums()) packed.scales = scales;
 }
 
+// Rows of gate and up alternate in groups of 8, in memory and so among a plain product's columns.
+std::shared_ptr<device::PackedLinear> CudaBackend::ungated(const device::PackedLinear& gated) {
+  const auto* packed = dynamic_cast<const DeviceLinear*>(&gated);
+  if (!packed || !packed->gated) return nullptr;
+  auto plain = std::make_shared<DeviceLinear>(*packed);  // the same memory
+  plain->gated = false;
+  plain->out_features = packed->rows();
+  return plain;
+}
+
 void CudaBackend::free_staging() {
   for (Staging& staging : staging_) {
     if (staging.host) cudaFreeHost(staging.host);
@@ -468,7 +501,9 @@ void CudaBackend::run(const device::OpCall& call, const device::StepView* step) 
     }
     void operator()(const device::Copy&) const { copy(c, in[0], out[0]); }
   };
-  std::visit(Visitor{*this, context_, call, step, call.in, call.out}, call.op);
+  Context context = context_;
+  context.deterministic = step && step->deterministic;
+  std::visit(Visitor{*this, context, call, step, call.in, call.out}, call.op);
 }
 
 }  // namespace fastllm::cuda
@@ -483,7 +518,10 @@ using core::cat;
 using core::ErrorCode;
 using cuda::check;
 
-constexpr int kLowestMajor = 8;  // bfloat16 tensor cores and asynchronous copies
+#ifndef FASTLLM_CUDA_LOWEST
+#define FASTLLM_CUDA_LOWEST 80
+#endif
+constexpr int kLowest = FASTLLM_CUDA_LOWEST;  // the oldest GPU that this build has code for, as 10 major + minor
 
 // The number of GPUs, or why there are none.
 int device_count(std::string& why) {
@@ -500,7 +538,10 @@ int device_count(std::string& why) {
     why = cat("the NVIDIA driver supports CUDA ", driver / 1000, ".", driver % 1000 / 10, ", but this build needs ",
               CUDART_VERSION / 1000, ".", CUDART_VERSION % 1000 / 10);
   else
-    why = cat("the driver finds no GPU (", cudaGetErrorName(status == cudaSuccess ? cudaErrorNoDevice : status), ")");
+    why = cat("the driver finds no GPU (", cudaGetErrorName(status == cudaSuccess ? cudaErrorNoDevice : status), ")",
+              std::getenv("CUDA_VISIBLE_DEVICES")
+                  ? cat("; CUDA_VISIBLE_DEVICES is '", std::getenv("CUDA_VISIBLE_DEVICES"), "'")
+                  : std::string());
   return 0;
 }
 
@@ -514,11 +555,12 @@ std::vector<DeviceReport> cuda_reports() {
   for (int i = 0; i < count; ++i) {
     cudaDeviceProp properties{};
     if (cudaGetDeviceProperties(&properties, i) != cudaSuccess) continue;
-    const bool supported = properties.major >= kLowestMajor;
-    found.push_back({cat("cuda:", i), supported,
-                     cat(properties.name, ", compute capability ", properties.major, ".", properties.minor, ", ",
-                         properties.totalGlobalMem >> 30, " GiB",
-                         supported ? "" : cat(": this build's kernels need ", kLowestMajor, ".0 or newer"))});
+    const bool supported = 10 * properties.major + properties.minor >= kLowest;
+    found.push_back(
+        {cat("cuda:", i), supported,
+         cat(properties.name, ", compute capability ", properties.major, ".", properties.minor, ", ",
+             properties.totalGlobalMem >> 30, " GiB",
+             supported ? "" : cat(": this build has code for ", kLowest / 10, ".", kLowest % 10, " and newer"))});
   }
   return found;
 }
@@ -537,10 +579,12 @@ std::shared_ptr<Backend> make_cuda_backend(int ordinal) {
                    count == 1 ? " GPU, cuda:0." : " GPUs, numbered from cuda:0."));
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, ordinal), "device");
-  if (properties.major < kLowestMajor)
-    core::fail(ErrorCode::device_not_available,
-               cat("[device] 'cuda:", ordinal, "' (", properties.name, ") has compute capability ", properties.major,
-                   ".", properties.minor, ", but this build's kernels need ", kLowestMajor, ".0 or newer."));
+  if (10 * properties.major + properties.minor < kLowest)
+    core::fail(
+        ErrorCode::device_not_available,
+        cat("[device] 'cuda:", ordinal, "' (", properties.name, ") has compute capability ", properties.major, ".",
+            properties.minor, ", but this build has code for ", kLowest / 10, ".", kLowest % 10, " and newer."),
+        "Build with CUDAARCHS naming this GPU, as in CUDAARCHS=75-real; cmake/Cuda.cmake lists what there is.");
   const std::lock_guard lock(mutex);
   std::shared_ptr<Backend> backend = opened[ordinal].lock();
   if (!backend) {

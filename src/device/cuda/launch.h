@@ -41,8 +41,10 @@ struct Context {
   cudaStream_t stream = nullptr;
   int multiprocessors = 0;
   Workspace* workspace = nullptr;
+  bool tensor_cores = false;  // 16-bit products of 16 x 8 x 16 and asynchronous copies: compute capability 8.0
   bool overlapped = false;  // programmatic dependent launch (compute capability 9.0 and above)
   bool hopper = false;      // compute capability 9.0, and this build has code for sm_90a
+  bool deterministic = false;  // orders of sums follow from a weight's shape and a key's position alone
 };
 
 // Keys that the longest sequence of a step may have.

@@ -405,7 +405,7 @@ TEST("rope_kv_write does what rms_norm, rope and kv_write do") {
   if (!gpu() || !fuses("rope_kv_write")) return;
   constexpr int kBlock = 16;
   for (DType d : kFloats)
-    for (int head_dim : {32, 64, 128})
+    for (int head_dim : {32, 64, 128, 256})
       for (bool normed : {false, true})
         for (auto [rotary, interleaved] :
              {std::pair{head_dim, false}, std::pair{head_dim, true}, std::pair{16, false}}) {

@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(128) general_kernel(Call c) {
   const int token = blockIdx.x;
   const int head = blockIdx.y;
   const int sequence = c.sequence_of[token];
-  if (c.query_start[sequence + 1] - c.query_start[sequence] == 1) return;
+  if (c.query_start[sequence + 1] - c.query_start[sequence] == 1 && !c.every) return;
   const int visible = c.positions[token] + 1;
   const int oldest = c.window > 0 ? max(0, visible - c.window) : 0;
   const T* from = static_cast<const T*>(c.q.data) + token * c.q.stride[0] + head * c.q.stride[1];
@@ -207,12 +207,12 @@ constexpr int kQueryWarps = 8;
 constexpr int kQueryTile = kQueryWarps * 16;
 constexpr int kKeyTile = 64;
 
-// Which tile of which sequence block x works on: tiles are counted over sequences with more than one query.
+// Which tile of which sequence block x works on: tiles are counted over the sequences that this kernel serves.
 __device__ inline bool find_tile(const Call& c, int tile, int& sequence, int& first) {
   for (int s = 0; s < c.sequences; ++s) {
     const int begin = c.query_start[s];
     const int queries = c.query_start[s + 1] - begin;
-    if (queries <= 1) continue;
+    if (queries <= 1 && !c.every) continue;
     const int tiles = (queries + kQueryTile - 1) / kQueryTile;
     if (tile < tiles) {
       sequence = s;
@@ -413,11 +413,14 @@ Call call_of(const Context& c, const device::Attention& op, const View& q, const
                core::cat("[attention] head size ", layer.head_dim, " exceeds the CUDA backend's ", kMaxHead, "."));
   const int heads = static_cast<int>(q.shape[1]);
   const int splits = (longest(step) + kSplit - 1) / kSplit;
-  return {
-      kview(q),          kview(out),       layer.k,           layer.v,         layer.kv_heads,   heads / layer.kv_heads,
-      layer.head_dim,    layer.v_head_dim, step.block_tokens, step.max_blocks, step.query_start, step.kv_len,
-      step.sequence_of,  step.positions,   step.block_table,  op.scale,        op.softcap,       op.window,
-      c.workspace->data, splits,           step.sequences};
+  return {kview(q),          kview(out),       layer.k,
+          layer.v,           layer.kv_heads,   heads / layer.kv_heads,
+          layer.head_dim,    layer.v_head_dim, step.block_tokens,
+          step.max_blocks,   step.query_start, step.kv_len,
+          step.sequence_of,  step.positions,   step.block_table,
+          op.scale,          op.softcap,       op.window,
+          c.workspace->data, splits,           step.sequences,
+          step.deterministic};
 }
 
 }  // namespace
@@ -426,7 +429,7 @@ void rope_attention(const Context& c, const device::RopeAttention& op, std::span
                     const View& out) {
   if (step.tokens == 0) return;
   const View& q = in[0];
-  if (step.tokens == step.sequences) {
+  if (step.tokens == step.sequences && !step.deterministic) {
     const RopeKv rope = rope_kv(op.write, in, step, q);
     const device::KvLayer& layer = step.kv[static_cast<std::size_t>(op.write.layer)];
     if (attention_decode(c, call_of(c, op.attention, q, step, out), &rope, q.dtype, layer.dtype, longest(step))) return;
@@ -442,8 +445,9 @@ void attention(const Context& c, const device::Attention& op, const View& q, con
   const int max_kv = longest(step);
   const Call call = call_of(c, op, q, step, out);
   const int splits = call.splits;
-  const bool any_prefill = step.tokens > step.sequences;
-  const bool any_decode = step.tokens == 1 || step.sequences > 1;  // some sequence may have one query
+  // In deterministic steps one kernel serves every token, whatever its sequence has else in this step.
+  const bool any_prefill = step.tokens > step.sequences || call.every;
+  const bool any_decode = (step.tokens == 1 || step.sequences > 1) && !call.every;  // maybe
   const bool decoded = !any_decode || attention_decode(c, call, nullptr, q.dtype, layer.dtype, max_kv);
   const int cuts = (call.group + kMaxGroup - 1) / kMaxGroup;
   const bool prefilled = !any_prefill || attention_prefill(c, call, q.dtype, layer.dtype, step.tokens, heads);
@@ -461,7 +465,7 @@ void attention(const Context& c, const device::Attention& op, const View& q, con
         const auto even = [](const View& v) {
           return v.stride[0] % 2 == 0 && v.stride[1] % 2 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 4 == 0;
         };
-        const bool whole = layer.head_dim == layer.v_head_dim && even(q) && even(out);
+        const bool whole = c.tensor_cores && layer.head_dim == layer.v_head_dim && even(q) && even(out);
         if (whole && layer.head_dim == 64) return launch_prefill<T, 64>(c, call, step.tokens, heads);
         if (whole && layer.head_dim == 128) return launch_prefill<T, 128>(c, call, step.tokens, heads);
       }

@@ -239,7 +239,9 @@ void launch_tiled(const Context& c, const View& x, const DeviceLinear& l, const 
 template <class T>
 void launch_half(const Context& c, const View& x, const DeviceLinear& l, const View& out, const Epilogue& e) {
   const std::int64_t tokens = x.shape[0];
-  if (tokens <= 8)
+  if (c.deterministic)
+    launch_tiled<T>(c, x, l, out, e);
+  else if (tokens <= 8)
     launch_skinny<T, 1, 1>(c, x, l, out, e);
   else if (tokens <= 16)
     launch_skinny<T, 2, 2>(c, x, l, out, e);
@@ -259,6 +261,11 @@ void linear(const Context& c, const device::Linear& op, const View& x, const Vie
             const View& out) {
   const std::int64_t tokens = x.shape[0];
   if (tokens == 0 || l.out_features == 0) return;
+  if (l.format && c.deterministic)
+    core::fail(core::ErrorCode::invalid_config,
+               core::cat("[linear] deterministic is true, but products of ", quant::name_of(*l.format),
+                         " weights on a GPU cut their sums by the number of tokens."),
+               "Use 16- or 32-bit weights, device=\"cpu\", or leave deterministic off.");
   if (l.format) {
     const auto by_code = {linear_fp8, linear_int8, linear_int4};
     return by_code.begin()[static_cast<int>(l.format->code)](c, op, x, residual, l, out);
@@ -267,7 +274,7 @@ void linear(const Context& c, const device::Linear& op, const View& x, const Vie
   if (l.gated || l.tiled)
     core::fail(core::ErrorCode::internal, "[linear] a gated product was packed for a GPU without its kernel.");
   const Epilogue e = epilogue_of(op, residual, l);
-  const bool fast = x.dtype == l.dtype && l.in_features % 8 == 0 && aligned16(x.data, x.stride[0]);
+  const bool fast = c.tensor_cores && x.dtype == l.dtype && l.in_features % 8 == 0 && aligned16(x.data, x.stride[0]);
   if (fast && x.dtype == core::DType::bf16) {
     launch_half<__nv_bfloat16>(c, x, l, out, e);
   } else if (fast && x.dtype == core::DType::f16) {

@@ -15,10 +15,12 @@ void launch_hopper(const Context& c, const View& x, const DeviceLinear& l, const
   if (p.tokens <= 64) return launch_shape<T, Shape<Numbers, 64, 64, 6, 2>>(c, x, l, p, streaming);
   const int broad = (p.rows + 127) / 128;
   const int large = broad * ((p.tokens + 255) / 256);
-  if (p.tokens > 128 && large >= kTargetBlocks - 42)
+  const bool whole = !c.deterministic || streaming == 1;  // else K is cut as for few tokens
+  if (p.tokens > 128 && large >= kTargetBlocks - 42 && whole)
     return launch_shape<T, Shape<Numbers, 128, 256, 4, 1>>(c, x, l, p, 1);
   const int medium = broad * ((p.tokens + 127) / 128);
-  launch_shape<T, Shape<Numbers, 128, 128, 3, 2>>(c, x, l, p, splits_for(medium, tiles, p.tokens > 128 ? 4 : 8));
+  const int splits = c.deterministic ? streaming : splits_for(medium, tiles, p.tokens > 128 ? 4 : 8);
+  launch_shape<T, Shape<Numbers, 128, 128, 3, 2>>(c, x, l, p, splits);
 }
 
 // Rows [first, first + rows) of a [*, depth] matrix into tiles of 64 x 64, each as the products read it from shared memory
@@ -58,6 +60,8 @@ bool linear_hopper(const Context& c, const device::Linear& op, const View& x, co
                    const DeviceLinear& l, const View& out) {
   if (!c.hopper || !core::is_half(l.dtype) || !product_fits(x, residual, l, out)) return false;
   Product product = product_of(op, x, residual, l, out);
+  if (c.deterministic && residual)
+    product.direct = false;  // it rounds before it adds the residual, the other way after
   product.tiles = l.tiled ? l.data : nullptr;
   product.tile_bytes = Numbers::kTileBytes;
   if (l.dtype == core::DType::bf16)

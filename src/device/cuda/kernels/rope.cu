@@ -1,7 +1,9 @@
-// rope, kv_write, and both for a whole layer in one launch (rope_kv_write). rope: rotary position embedding (Su et al. 2021), half-split or interleaved pairs, and kv_write: this step's keys
-// and values into the paged cache. Angles are float32 products as in the reference, reduced accurately (sinf, cosf;
-// not the fast intrinsics).
+// rope, kv_write, and both for a whole layer in one launch (rope_kv_write). rope: rotary position embedding (Su et al.
+// 2021), half-split or interleaved pairs, and kv_write: this step's keys and values into the paged cache. Angles are
+// float32 products as in the reference, reduced accurately (sinf, cosf; not the fast intrinsics). Whole 16-bit heads of
+// 64, 128 and 256 channels go 16 bytes at a time.
 
+#include "device/cuda/mma.cuh"
 #include "device/cuda/rope.cuh"
 
 namespace fastllm::cuda {
@@ -99,6 +101,84 @@ __global__ void __launch_bounds__(128) rope_kv_write_kernel(RopeKv r, int heads_
   }
 }
 
+// The same for heads without a norm that turn whole, in halves, into a cache of their own 16-bit dtype: kLanes threads
+// take a head, 8 channels of each half. (A norm's sum would come out in another order than where decode attention turns
+// heads itself.)
+template <class T, int kLanes>
+__global__ void __launch_bounds__(128) rope_kv_write_wide_kernel(RopeKv r, int heads_per_block) {
+  constexpr int kHalf = kLanes * 8;
+  __shared__ __align__(16) float cosines[kHalf];
+  __shared__ __align__(16) float sines[kHalf];
+  let_next_start();
+  wait_for_previous();
+  const int token = blockIdx.x;
+  const int q_heads = static_cast<int>(r.q.shape[1]);
+  const int kv_heads = static_cast<int>(r.k.shape[1]);
+  for (int i = threadIdx.x; i < kHalf; i += blockDim.x) {
+    const float2 turn = turn_of(r, token, i);
+    cosines[i] = turn.x;
+    sines[i] = turn.y;
+  }
+  __syncthreads();
+  const std::int64_t slot = r.slots[token];
+  const std::int64_t block = slot / r.block_tokens * kv_heads;
+  const std::int64_t offset = slot % r.block_tokens;
+  const int at = threadIdx.x % kLanes * 8;
+  const int end = min(static_cast<int>(blockIdx.y + 1) * heads_per_block, q_heads + 2 * kv_heads);
+  for (int first = blockIdx.y * heads_per_block; first < end; first += 128 / kLanes) {
+    const int mine = first + static_cast<int>(threadIdx.x) / kLanes;
+    const int index = min(mine, end - 1);  // spare threads follow the last head, but store nothing: it turns in place
+    const bool is_query = index < q_heads;
+    const bool is_key = !is_query && index < q_heads + kv_heads;
+    const int head = is_query ? index : is_key ? index - q_heads : index - q_heads - kv_heads;
+    const KView& x = is_query ? r.q : is_key ? r.k : r.v;
+    const T* from = static_cast<const T*>(x.data) + token * x.stride[0] + head * x.stride[1] + at;
+    T* to = is_query ? static_cast<T*>(r.out.data) + token * r.out.stride[0] + head * r.out.stride[1] + at
+                     : static_cast<T*>(is_key ? r.k_cache : r.v_cache) +
+                           ((block + head) * r.block_tokens + offset) * (2 * kHalf) + at;
+    Eight<T> low = *reinterpret_cast<const Eight<T>*>(from);
+    Eight<T> high = *reinterpret_cast<const Eight<T>*>(from + kHalf);
+    if (is_query || is_key) {
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {
+        const float a = to_float(low.v[j]);
+        const float b = to_float(high.v[j]);
+        low.v[j] = from_float<T>(a * cosines[at + j] - b * sines[at + j]);
+        high.v[j] = from_float<T>(b * cosines[at + j] + a * sines[at + j]);
+      }
+    }
+    if (mine >= end) continue;
+    *reinterpret_cast<Eight<T>*>(to) = low;
+    *reinterpret_cast<Eight<T>*>(to + kHalf) = high;
+  }
+}
+
+// False, and nothing was launched: not the dtype, size or alignment for it.
+bool launch_wide(const Context& c, const RopeKv& r, core::DType cache, int tokens, unsigned heads) {
+  const std::int64_t dim = r.q.shape[2];
+  const auto wide = [&](const KView& v) {
+    return v.dtype == cache && v.shape[2] == dim && v.stride[2] == 1 && v.stride[0] % 8 == 0 && v.stride[1] % 8 == 0 &&
+           reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0;
+  };
+  if (!core::is_half(cache) || r.op.normed || r.op.rope.interleaved || r.op.rope.rotary_dim != dim || !wide(r.q) ||
+      !wide(r.k) || !wide(r.v) || !wide(r.out) || (dim != 64 && dim != 128 && dim != 256))
+    return false;
+  // Few tokens need many blocks; many need their angles but once.
+  const unsigned each = tokens >= 2 * c.multiprocessors ? heads : 2048 / static_cast<unsigned>(dim);
+  const auto start = [&](auto kernel) {
+    launch(c, kernel, dim3(static_cast<unsigned>(tokens), (heads + each - 1) / each), 128, 0, 1, r,
+           static_cast<int>(each));
+  };
+  const auto run = [&](auto t) {
+    using T = typename decltype(t)::type;
+    if (dim == 64) return start(&rope_kv_write_wide_kernel<T, 4>);
+    if (dim == 128) return start(&rope_kv_write_wide_kernel<T, 8>);
+    start(&rope_kv_write_wide_kernel<T, 16>);
+  };
+  cache == core::DType::bf16 ? run(Type<__nv_bfloat16>{}) : run(Type<__half>{});
+  return true;
+}
+
 void write_one(const Context& c, const View& in, void* cache, core::DType dtype, int kv_heads, int head_dim,
                const StepView& step) {
   dispatch_float(in.dtype, "kv_write", [&](auto t) {
@@ -163,6 +243,7 @@ void rope_kv_write(const Context& c, const device::RopeKvWrite& op, std::span<co
   const RopeKv r = rope_kv(op, in, step, out);
   const device::KvLayer& layer = step.kv[static_cast<std::size_t>(op.layer)];
   const auto heads = static_cast<unsigned>(in[0].shape[1] + 2 * in[1].shape[1]);
+  if (launch_wide(c, r, layer.dtype, tokens, heads)) return;
   const unsigned each = tokens <= 32 ? 4 : 16;  // heads of a block: few tokens need many blocks
   dispatch_float(in[0].dtype, "rope_kv_write", [&](auto t) {
     dispatch_float(layer.dtype, "rope_kv_write", [&](auto u) {
