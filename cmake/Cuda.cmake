@@ -19,9 +19,23 @@ if(NOT CMAKE_CUDA_COMPILER)
                       "as wheels (`pip install \"fastllm[cuda]\"` names them), or name one with CUDACXX=/path/to/nvcc, or "
                       "build with FASTLLM_CUDA=OFF.")
 endif()
-# CUDAARCHS or the cache may name architectures; otherwise the first that the kernels support and Hopper.
+# CUDAARCHS or the cache may name architectures; otherwise all that the kernels and the compiler know. 8.6 and 8.9 run the
+# code of 8.0 as well, but their own is what their shared memory and cores want. nvcc 13.0 dropped 7.0 (so that 7.5 is the
+# oldest there); 10.0 and 12.0 came with 12.8.
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
-  set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real CACHE STRING "CUDA architectures")
+  execute_process(COMMAND "${CMAKE_CUDA_COMPILER}" --list-gpu-code OUTPUT_VARIABLE fastllm_nvcc_codes ERROR_QUIET)
+  set(fastllm_all_archs)
+  foreach(arch 70 75 80 86 89 90a 100 120)
+    string(REGEX REPLACE "a$" "" plain "${arch}")
+    if(fastllm_nvcc_codes MATCHES "sm_${plain}[^0-9]")
+      list(APPEND fastllm_all_archs ${arch}-real)
+    endif()
+  endforeach()
+  if(NOT fastllm_all_archs)  # a compiler that cannot be asked
+    set(fastllm_all_archs 80-real 90a-real)
+  endif()
+  set(CMAKE_CUDA_ARCHITECTURES "${fastllm_all_archs}" CACHE STRING "CUDA architectures")
+  message(STATUS "[build] CUDA architectures: ${CMAKE_CUDA_ARCHITECTURES}")
 endif()
 enable_language(CUDA)
 if(NOT TARGET CUDA::cudart_static)
@@ -46,6 +60,15 @@ target_link_libraries(fastllm_cuda PRIVATE Threads::Threads PUBLIC fastllm_core 
 set(fastllm_cuda_archs "${CMAKE_CUDA_ARCHITECTURES}" "$ENV{CUDAARCHS}")
 if(fastllm_cuda_archs MATCHES "90a")
   target_compile_definitions(fastllm_cuda PRIVATE FASTLLM_CUDA_SM90A=1)
+endif()
+# The oldest GPU that there is code for; of names such as "native" the compiler alone knows what they mean.
+string(REGEX MATCHALL "[0-9]+" fastllm_cuda_numbers "${fastllm_cuda_archs}")
+if(fastllm_cuda_numbers)
+  list(SORT fastllm_cuda_numbers COMPARE NATURAL)
+  list(GET fastllm_cuda_numbers 0 fastllm_cuda_lowest)
+  target_compile_definitions(fastllm_cuda PRIVATE FASTLLM_CUDA_LOWEST=${fastllm_cuda_lowest})
+else()
+  target_compile_definitions(fastllm_cuda PRIVATE FASTLLM_CUDA_LOWEST=70)
 endif()
 target_link_libraries(fastllm_device PUBLIC fastllm_cuda)
 target_link_libraries(fastllm_cuda PUBLIC fastllm_device)

@@ -157,7 +157,16 @@ def _load(
     finally:
         if bar is not None:
             bar.close()
-    return model_of(loaded, config, name=_name(path))
+    model = model_of(loaded, config, name=_name(path))
+    if config.cuda_graphs is True:
+        from fastllm._warmup import warm_up
+
+        try:
+            warm_up(model, progress=None if callable(progress) else progress, stopped=cancelled or (lambda: False))
+        except BaseException:
+            model.close()
+            raise
+    return model
 
 
 def model_of(loaded: LoadedModel, engine: EngineConfig | None = None, *, name: str = "") -> Model:

@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -404,6 +404,12 @@ class BlockingModel:
         stream = self._open(prompt, merged, steer=steer, max_capture_bytes=max_capture_bytes, **options)
         stream.result()
         return self._model._captured(stream)
+
+    def warmup(self, *, progress: bool | Callable[[int, int], None] | None = None) -> int:
+        """Records the decode steps of every number of requests; see `Model.warmup`."""
+        from fastllm._warmup import warm_up
+
+        return warm_up(self._model, progress=progress)
 
     def _open(self, prompt: Prompt, config: GenerationConfig, **options: Any) -> BlockingStream:
         _warn_if_on_a_loop()

@@ -95,7 +95,8 @@ class EngineConfig:
         lookahead: How many tokens a request may run ahead of its reader before it is parked; None: to its end.
         threads: Threads of the CPU backend; None: one for each core this process may use.
         deterministic: A request's logits do not depend, bit for bit, on what else is in its steps.
-        cuda_graphs: Capture decode steps: "auto", True or False. No effect on the CPU.
+        cuda_graphs: Capture decode steps: "auto" (each number of requests as it comes), True (all of them while
+            loading, as `Model.warmup` does) or False. No effect on the CPU.
         prefix_cache: Keep finished prompts' keys and values for requests that begin alike.
         context_length: Most tokens of prompt and completion; None: what the checkpoint allows.
         kv_dtype: Element type of keys and values: "auto", "float32", "float16" or "bfloat16".

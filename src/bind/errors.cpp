@@ -6,6 +6,7 @@
 #include <new>
 
 #include "bind/bind.h"
+#include "core/out_of_memory.h"
 
 namespace fastllm::bind {
 namespace {
@@ -41,6 +42,11 @@ void bind_errors(py::module_&) {
   py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
+    } catch (const core::OutOfMemory& error) {
+      py::dict sizes;
+      sizes["needed_bytes"] = error.needed_bytes;
+      sizes["available_bytes"] = error.available_bytes;
+      set_error(error.code(), error.what(), error.hint(), sizes);
     } catch (const core::Error& error) {
       set_error(error.code(), error.what(), error.hint(), {});
     } catch (const std::bad_alloc&) {

@@ -92,7 +92,7 @@ std::vector<DeviceReport> list_devices() {
 #if FASTLLM_HAVE_CUDA
   for (DeviceReport& report : cuda_reports()) reports.push_back(std::move(report));
 #else
-  reports.push_back({"cuda", false, "this build of fastllm has no CUDA backend"});
+  reports.push_back({"cuda", false, "this build of fastllm has no CUDA backend; FASTLLM_CUDA=ON builds it"});
 #endif
   reports.push_back({"null", true, "computes nothing; for tests of the scheduler and the API"});
   return reports;

@@ -47,7 +47,7 @@ PYTHON_RANKS = {
     **dict.fromkeys(["errors", "types", "config", "_core"], 0),
     **dict.fromkeys(["tensor", "ops", "nn", "formats", "tokenizer", "chat_template", "hub"], 1),
     **dict.fromkeys(["models"], 2),
-    **dict.fromkeys(["_loops", "_delivery", "stream", "batch", "blocking"], 2),
+    **dict.fromkeys(["_loops", "_delivery", "_warmup", "stream", "batch", "blocking"], 2),
     **dict.fromkeys(["display", "server", "legacy", "widgets"], 4),
     **dict.fromkeys(["cli", "__main__"], 5),
 }

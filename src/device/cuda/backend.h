@@ -24,6 +24,7 @@ class CudaBackend final : public device::Backend {
   core::Tensor place(const core::Tensor& host) override;
   std::unique_ptr<device::PackedLinear> pack_linear(std::span<const device::LinearPart> parts,
                                                     device::PackOptions options = {}) override;
+  std::shared_ptr<device::PackedLinear> ungated(const device::PackedLinear& gated) override;
   std::vector<std::string> fusions() const override;
   device::StepView stage(const device::StepView& host) override;
   std::unique_ptr<device::Sampler> make_sampler(int vocab, int max_rows) override;

@@ -9,6 +9,14 @@
 
 namespace fastllm::cuda {
 
+// Code for GPUs before compute capability 8.0 has these functions without what they do: kernels that use them are not
+// launched there (Context::tensor_cores).
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#define FASTLLM_ASM_80(...) asm volatile(__VA_ARGS__)
+#else
+#define FASTLLM_ASM_80(...) static_cast<void>(0)
+#endif
+
 // c[16, 8] += a[16, 16] b[16, 8], float32 sums. Lane l holds rows l/4 and l/4 + 8 of a, column l/4 of b, columns 2
 // (l%4) and + 1 of c.
 template <class T>
@@ -18,18 +26,19 @@ __device__ inline void mma_16816(float (&c)[4], std::uint32_t a0, std::uint32_t 
 template <>
 __device__ inline void mma_16816<__nv_bfloat16>(float (&c)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2,
                                                 std::uint32_t a3, std::uint32_t b0, std::uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  FASTLLM_ASM_80(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" : "+"
+                                                                                                                    "f"(c[0]),
+      "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 template <>
 __device__ inline void mma_16816<__half>(float (&c)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2,
                                          std::uint32_t a3, std::uint32_t b0, std::uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  FASTLLM_ASM_80(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" : "+f"(
+          c[0]),
+      "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 // Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
@@ -47,14 +56,14 @@ __device__ inline void load_matrix_transposed(std::uint32_t (&r)[4], std::uint32
 
 // 16 bytes from global to shared memory, or zeros.
 __device__ inline void copy_async16(std::uint32_t shared, const void* global, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(valid ? 16 : 0));
+  FASTLLM_ASM_80("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(valid ? 16 : 0));
 }
 __device__ inline void commit_async() {
-  asm volatile("cp.async.commit_group;");
+  FASTLLM_ASM_80("cp.async.commit_group;");
 }
 template <int kPending>
 __device__ inline void wait_async() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending));
+  FASTLLM_ASM_80("cp.async.wait_group %0;" ::"n"(kPending));
 }
 
 // Two floats, rounded, in one register.
