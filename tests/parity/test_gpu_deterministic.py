@@ -12,14 +12,17 @@ from parity.engine import Compiled, compiled
 from parity.test_gpu import FAST, pytestmark  # noqa: F401  (skips where there is no GPU)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize(
+    ("dtype", "quant"),
+    [("bfloat16", None), ("float16", None), ("float32", None), ("bfloat16", "int4"), ("bfloat16", "fp8")],
+)
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in FAST])
-def test_deterministic(case: Case, dtype: str, build_case: Callable[..., Any]) -> None:
+def test_deterministic(case: Case, dtype: str, quant: str | None, build_case: Callable[..., Any]) -> None:
     """The same bits, whatever else is in the steps: logits alone, in chunks and in a crowd; tokens and their
     probabilities alone, among 16, after a prefix hit and after preemption."""
     built = build_case(case, dtype)
     ids = case.ids()
-    program = compiled(built.folder, device="cuda").program
+    program = compiled(built.folder, device="cuda", quant=quant).program
     with Compiled(program) as engine:
         whole = engine.logits(ids)[0]
         assert np.isfinite(whole).all()

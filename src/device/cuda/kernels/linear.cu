@@ -261,11 +261,6 @@ void linear(const Context& c, const device::Linear& op, const View& x, const Vie
             const View& out) {
   const std::int64_t tokens = x.shape[0];
   if (tokens == 0 || l.out_features == 0) return;
-  if (l.format && c.deterministic)
-    core::fail(core::ErrorCode::invalid_config,
-               core::cat("[linear] deterministic is true, but products of ", quant::name_of(*l.format),
-                         " weights on a GPU cut their sums by the number of tokens."),
-               "Use 16- or 32-bit weights, device=\"cpu\", or leave deterministic off.");
   if (l.format) {
     const auto by_code = {linear_fp8, linear_int8, linear_int4};
     return by_code.begin()[static_cast<int>(l.format->code)](c, op, x, residual, l, out);

@@ -16,7 +16,9 @@ void launch_tokens(const Context& c, const View& x, const DeviceLinear& l, const
   if (p.tokens <= 8) return launch_shape<T, Shape<W, 64, 8, kNarrow ? 10 : 6, 3, 2>>(c, x, l, p, streaming);
   if (p.tokens <= 16) return launch_shape<T, Shape<W, 64, 16, kNarrow ? 8 : 5, 3, 2>>(c, x, l, p, streaming);
   if (p.tokens <= 32) return launch_shape<T, Shape<W, 64, 32, kNarrow ? 8 : 6, 2, 2>>(c, x, l, p, streaming);
-  if (p.tokens <= 64) return launch_shape<T, Shape<W, 64, 64, kNarrow ? 5 : 4, 2, 2>>(c, x, l, p, streaming);
+  // deterministic: K cut as for few tokens, and by two teams, whatever else is in the step.
+  if (p.tokens <= 64 || c.deterministic)
+    return launch_shape<T, Shape<W, 64, 64, kNarrow ? 5 : 4, 2, 2>>(c, x, l, p, streaming);
   const int blocks = (p.rows + 127) / 128 * ((p.tokens + 127) / 128);
   launch_shape<T, Shape<W, 128, 128, kNarrow ? 5 : 4, 1>>(c, x, l, p,
                                                           splits_for(blocks, tiles, p.tokens > 128 ? 4 : 8, 1));
