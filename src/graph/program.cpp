@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/out_of_memory.h"
 #include "graph/eager.h"
 #include "graph/infer.h"
 #include "graph/passes/passes.h"
@@ -306,6 +307,9 @@ void Program::pack_weights() {
         for (const Part& part : node.parts) count(part.weight);
       }
       for (const Part& part : node.parts) release(part);
+    } catch (const core::OutOfMemory& error) {
+      throw core::OutOfMemory(error.what(), error.hint() + " At node '" + node.name + "'.", error.needed_bytes,
+                              error.available_bytes);
     } catch (const core::Error& error) {
       throw core::Error(error.code(), error.what(),
                         error.hint() + (error.hint().empty() ? "" : " ") + "At node '" + node.name + "'.");
@@ -458,7 +462,8 @@ void Program::run_instructions(const device::StepView& step) {
 
 // Decode steps of one shape repeat thousands of times: from the third on they are one launch.
 bool Program::replay(const device::StepView& step) {
-  if (!backend_->can_record() || step.tokens != step.sequences || step.rows != step.tokens) return false;
+  if (!step.recorded || !backend_->can_record() || step.tokens != step.sequences || step.rows != step.tokens)
+    return false;
   Replay& entry = replays_[{step.tokens, step.max_kv_len, step.max_blocks, step.kv.empty() ? nullptr : step.kv[0].k}];
   if (entry.recording && entry.recording->replay()) return true;
   if (!entry.warm || entry.recording) {  // a run of its own first: it allocates what the ops need
