@@ -179,7 +179,6 @@ def model_of(loaded: LoadedModel, engine: EngineConfig | None = None, *, name: s
 
     Raises:
         LoadError: The checkpoint has no tokenizer.
-        InvalidConfig: ``engine`` asks for what the loaded weights cannot have.
     """
     facts, tokenizer = loaded.info, loaded.tokenizer
     if tokenizer is None:
@@ -187,13 +186,6 @@ def model_of(loaded: LoadedModel, engine: EngineConfig | None = None, *, name: s
             f"[load] {facts.path} has no tokenizer file.",
             hint="tokenizer.json, tokenizer.model or vocab.json belongs beside config.json.",
             path=facts.path,
-        )
-    if engine is not None and engine.deterministic and facts.quant and facts.device.startswith("cuda"):
-        raise InvalidConfig(
-            f"[load] deterministic is True, but products of {facts.quant} weights on {facts.device} cut their sums "
-            "by the number of tokens.",
-            hint='Load without quant, or with device="cpu", or leave deterministic off.',
-            fields=("deterministic", "quant"),
         )
     generation = loaded.generation_config
     eos = generation.get("eos_token_id")

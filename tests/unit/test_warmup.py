@@ -1,5 +1,4 @@
-"""`Model.warmup`: every number of requests runs at least two steps by itself; where nothing is recorded, none does.
-And what an engine's configuration asks of a GPU that it cannot have."""
+"""`Model.warmup`: every number of requests runs at least two steps by itself; where nothing is recorded, none does."""
 
 from __future__ import annotations
 
@@ -10,10 +9,6 @@ import pytest
 
 import fastllm
 from fastllm import _warmup
-from fastllm._opening import model_of
-from fastllm.errors import InvalidConfig
-from fastllm.formats.checkpoint import open_checkpoint
-from fastllm.loading import load_program
 
 
 @pytest.fixture
@@ -51,10 +46,3 @@ def test_sizes_go_down_one_by_one(model: Any, monkeypatch: pytest.MonkeyPatch) -
 def test_it_can_be_stopped(model: Any) -> None:
     model.info = dataclasses.replace(model.info, device="cuda:0")
     assert _warmup.warm_up(model, stopped=lambda: True) == 0
-
-
-def test_deterministic_codes_on_a_gpu_are_refused_before_the_engine_starts() -> None:
-    loaded = load_program(open_checkpoint("demo"), device="cpu")
-    loaded = dataclasses.replace(loaded, info=dataclasses.replace(loaded.info, device="cuda:0", quant="int8"))
-    with pytest.raises(InvalidConfig, match="deterministic is True, but products of int8 weights on cuda:0"):
-        model_of(loaded, fastllm.EngineConfig(deterministic=True))
