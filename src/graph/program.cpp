@@ -464,7 +464,14 @@ void Program::run_instructions(const device::StepView& step) {
 bool Program::replay(const device::StepView& step) {
   if (!step.recorded || !backend_->can_record() || step.tokens != step.sequences || step.rows != step.tokens)
     return false;
-  Replay& entry = replays_[{step.tokens, step.max_kv_len, step.max_blocks, step.kv.empty() ? nullptr : step.kv[0].k}];
+  // A recording holds the address of every layer's cache. Another engine's cache may begin where one began that is gone.
+  const auto same = [](const auto& a, const auto& b) { return a.first == b.k && a.second == b.v; };
+  if (!std::ranges::equal(replayed_cache_, step.kv, same)) {
+    replays_.clear();
+    replayed_cache_.clear();
+    for (const device::KvLayer& layer : step.kv) replayed_cache_.emplace_back(layer.k, layer.v);
+  }
+  Replay& entry = replays_[{step.tokens, step.max_kv_len, step.max_blocks, step.deterministic}];
   if (entry.recording && entry.recording->replay()) return true;
   if (!entry.warm || entry.recording) {  // a run of its own first: it allocates what the ops need
     entry = {nullptr, true};

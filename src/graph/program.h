@@ -29,7 +29,7 @@ struct ProgramOptions {
   int context_length = 0;
   std::string kv_dtype = "auto";                   // auto: the dtype of the weights
   std::optional<std::vector<std::string>> passes;  // none: the default ones, in their order
-  std::optional<quant::Format> quant;  // of the weights of products; none: as they come
+  std::optional<quant::Format> quant = std::nullopt;  // of the weights of products; none: as they come
   bool probes = false;  // keep what the graph's taps name in being: for run_probed()
   const Program* share = nullptr;  // of the same model: weights it has on the device are used, not copied again
 };
@@ -146,7 +146,9 @@ class Program final : public engine::StepModel {
     std::unique_ptr<device::Recording> recording;
     bool warm = false;  // has run once
   };
-  std::map<std::tuple<int, int, int, const void*>, Replay> replays_;  // by tokens, max_kv_len, max_blocks, cache
+  std::map<std::tuple<int, int, int, bool>, Replay> replays_;  // by tokens, max_kv_len, max_blocks, deterministic
+  std::vector<std::pair<const void*, const void*>>
+      replayed_cache_;  // keys and values of every layer that the recordings hold
 };
 
 }  // namespace fastllm::graph

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 
 #include "check.h"
@@ -82,6 +83,86 @@ void check_rows(std::span<const float> got, const float* want, std::size_t count
   CHECK_EQ(different, std::size_t{0});
 }
 
+// Records as a GPU does: the operands by their addresses, cache and staged step included.
+class Recorder final : public device::Backend {
+ public:
+  explicit Recorder(std::shared_ptr<device::Backend> inner) : inner_(std::move(inner)) { staged_.resize(9); }
+  const device::DeviceInfo& info() const override { return inner_->info(); }
+  core::DType activation_dtype(core::DType weights) const override { return inner_->activation_dtype(weights); }
+  std::shared_ptr<core::Storage> allocate(std::size_t bytes) override { return inner_->allocate(bytes); }
+  void copy_in(void* to, const void* from, std::size_t bytes) override { inner_->copy_in(to, from, bytes); }
+  void copy_out(void* to, const void* from, std::size_t bytes) override { inner_->copy_out(to, from, bytes); }
+  core::Tensor place(const core::Tensor& host) override { return inner_->place(host); }
+  std::unique_ptr<device::PackedLinear> pack_linear(std::span<const device::LinearPart> parts,
+                                                    device::PackOptions options) override {
+    return inner_->pack_linear(parts, options);
+  }
+  device::StepView stage(const device::StepView& host) override {
+    device::StepView view = host;
+    std::size_t next = 0;
+    const auto put = [&](auto*& pointer, int count) {
+      std::vector<char>& room = staged_[next++];
+      room.resize(std::size_t{1} << 14);
+      std::memcpy(room.data(), pointer, static_cast<std::size_t>(count) * sizeof(*pointer));
+      pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(room.data());
+    };
+    put(view.token_ids, host.tokens);
+    put(view.positions, host.tokens);
+    put(view.sequence_of, host.tokens);
+    put(view.slots, host.tokens);
+    put(view.query_start, host.sequences + 1);
+    put(view.kv_len, host.sequences);
+    put(view.rope_len, host.sequences);
+    put(view.block_table, host.sequences * host.max_blocks);
+    put(view.selected_rows, host.rows);
+    return view;
+  }
+  bool can_record() const override { return true; }
+  void begin_recording() override { recording_ = std::make_unique<Calls>(); }
+  std::unique_ptr<device::Recording> end_recording() override {
+    recording_->inner = inner_.get();
+    recording_->replayed = &replayed;
+    return std::move(recording_);
+  }
+  void run(const device::OpCall& call, const device::StepView* step) override {
+    if (!recording_) return inner_->run(call, step);
+    Call& kept = recording_->calls.emplace_back();
+    kept.op = &call.op;
+    kept.in.assign(call.in.begin(), call.in.end());
+    kept.out.assign(call.out.begin(), call.out.end());
+    kept.linear = call.linear;
+    kept.step = *step;
+    kept.kv.assign(step->kv.begin(), step->kv.end());
+  }
+  void synchronize() override {}
+  int replayed = 0;
+
+ private:
+  struct Call {
+    const device::Op* op = nullptr;
+    std::vector<device::View> in, out;
+    const device::PackedLinear* linear = nullptr;
+    device::StepView step;
+    std::vector<device::KvLayer> kv;
+  };
+  struct Calls final : device::Recording {
+    device::Backend* inner = nullptr;
+    int* replayed = nullptr;
+    std::vector<Call> calls;
+    bool replay() override {
+      ++*replayed;
+      for (Call& call : calls) {
+        call.step.kv = call.kv;
+        inner->run({*call.op, call.in, call.out, call.linear}, &call.step);
+      }
+      return true;
+    }
+  };
+  std::shared_ptr<device::Backend> inner_;
+  std::unique_ptr<Calls> recording_;
+  std::vector<std::vector<char>> staged_;
+};
+
 }  // namespace
 
 TEST("a mixed batch gives every sequence the logits it has alone, bit for bit") {
@@ -156,6 +237,40 @@ TEST("a step allocates nothing once its size has been seen") {
       if (i >= 2) in_run += allocations - before;
     }
     CHECK_EQ(in_run, 0L);
+  }
+}
+
+TEST("a recording is not replayed on another engine's cache, even where one array of it lies where one lay") {
+  const small::Options o;
+  const auto backend = std::make_shared<Recorder>(cpu());
+  graph::Program program(small::llama(o), backend, {.context_length = 128, .kv_dtype = "auto", .passes = {}});
+  graph::Program plain = compile(small::llama(o));
+  program.reserve({16, 16, 1});
+  plain.reserve({16, 16, 1});
+  const std::vector<int> ids = small::random_ids(24, o.vocab, 11);
+  Cache first(program, 1, 64, 16);
+  void* first_keys = nullptr;
+  for (const bool again : {false, true}) {
+    Cache second(program, 1, 64, 16);
+    Cache expected(plain, 1, 64, 16);
+    Cache& cache = again ? second : first;
+    for (int at = 0; at < 20;) {
+      const int count = at == 0 ? 6 : 1;  // a prompt, which is not recorded, then one token at a time
+      const Piece piece{0, part(ids, at, at + count), true};
+      device::StepView step = cache.step({&piece, 1});
+      step.max_kv_len = 64;
+      std::vector<device::KvLayer> layers(step.kv.begin(), step.kv.end());
+      if (again)
+        layers[0].k = first_keys;
+      else
+        first_keys = layers[0].k;
+      step.kv = layers;
+      const std::span<float> got = program.run(step);
+      const std::span<float> want = plain.run(expected.step({&piece, 1}));
+      check_rows(got, want.data(), want.size());
+      at += count;
+    }
+    CHECK_EQ(backend->replayed, again ? 26 : 13);
   }
 }
 
