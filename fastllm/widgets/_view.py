@@ -92,6 +92,7 @@ class View:
         self.frozen = False
         self.error: Exception | None = None
         self._widget: Any = None
+        self._stop: Any = None  # the button, if it has one
         self._places: list[str] = []
         self._cell: object = None  # that show() put it below
         self._lock = threading.RLock()
@@ -111,6 +112,9 @@ class View:
     def _look(self, now: float) -> bool:
         """Reads and redraws; False at the end. Called with the lock held."""
         return False
+
+    def _blocks(self, caption: str) -> None:
+        """The cell waits in its thread from now on: how it can be interrupted is told, or "" no more."""
 
     # --- showing
 
@@ -205,6 +209,8 @@ class View:
 
     async def _wait(self, on_cancel: Callable[[], None]) -> None:
         """Waits on any event loop until it has ended."""
+        from fastllm.widgets._buttons import clicked
+
         loop = current_loop()
         event = loop.new_event()
 
@@ -222,6 +228,8 @@ class View:
             while not self.done:
                 with move_on_after(_HEARTBEAT_S):
                     await event.wait()
+                if clicked(self._stop):
+                    on_cancel()
         except BaseException:
             on_cancel()
             raise
@@ -229,6 +237,10 @@ class View:
     def wait(self, on_interrupt: Callable[[], None] | None = None) -> None:
         """Waits in the calling thread until it has ended; an interrupt is passed on."""
         try:
+            if in_notebook() and not self.done:
+                from fastllm.widgets._buttons import how_to_interrupt
+
+                self._blocks(how_to_interrupt())
             while not self._done.wait(0.05):
                 pass
         except BaseException:

@@ -12,6 +12,7 @@ from fastllm.display.batch import BatchRow, batch_html, batch_text, row_of
 from fastllm.display.style import style_tag
 from fastllm.errors import InvalidRequest
 from fastllm.types import Completion, Token
+from fastllm.widgets._buttons import stop_button
 from fastllm.widgets._source import StreamSource
 from fastllm.widgets._ticker import Pace
 from fastllm.widgets._view import View, html_widget, stock
@@ -155,8 +156,7 @@ class BatchView(View):
 
     def _build(self) -> Any:
         self._table = html_widget(batch_html(self._rows(), style=False), "flm1-blk")
-        self._stop = stock().Button(description="Stop all", icon="stop", tooltip="Cancels every request of the batch.")
-        self._stop.on_click(self.cancel)
+        self._stop = stop_button(self.cancel, "Stop all", "Cancels every request of the batch.")
         self._stop.disabled = self.done
         return stock().VBox([html_widget(style_tag(), "flm1-blk"), self._table, self._stop])
 

@@ -30,6 +30,7 @@ from fastllm.display.writer import Row, TokenWriter
 from fastllm.errors import FastLLMError
 from fastllm.types import Completion
 from fastllm.widgets import _ticker
+from fastllm.widgets._buttons import stop_button
 from fastllm.widgets._source import StreamSource
 from fastllm.widgets._ticker import Pace
 from fastllm.widgets._view import View, alarm, html_widget, stock
@@ -304,7 +305,7 @@ class ExchangeView(View):
         self._own = widgets.Text(placeholder="or write one, such as ␣not", layout=narrow)
         self._which = widgets.Dropdown(options=[("1", 0)], description="answer", layout=widgets.Layout(display="none"))
         self._which.layout.width = "min(44em, 100%)"
-        self._stop = widgets.Button(description="Stop", icon="stop", tooltip="Cancels this answer.")
+        self._stop = stop_button(self.cancel, tooltip="Cancels this answer.")
         self._go = widgets.Button(
             description="Exchange, and go on",
             tooltip="A new answer that begins like this one, has the other token, and goes on from there.",
@@ -317,7 +318,6 @@ class ExchangeView(View):
         ):
             control.tooltip = name
             control.add_class("flm1-list")
-        self._stop.on_click(self.cancel)
         self._go.on_click(self._go_clicked)
         self._tokens.observe(self._token_picked, names="value")
         self._which.observe(self._which_picked, names="value")

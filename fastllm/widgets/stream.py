@@ -29,6 +29,7 @@ from fastllm.display.tokens import (
 )
 from fastllm.display.writer import Row, TokenWriter
 from fastllm.types import Completion, Token
+from fastllm.widgets._buttons import stop_button
 from fastllm.widgets._source import StreamSource
 from fastllm.widgets._ticker import Pace
 from fastllm.widgets._view import View, alarm, html_widget, in_notebook, stock
@@ -91,7 +92,9 @@ class StreamPane:
         """
         messages = 0
         parts = self.writer.parts
-        self.writer.write(rows[len(parts) :], plain=fast and len(parts) >= _POINTED)
+        if not fast or len(parts) < _POINTED:
+            self.writer.write(rows[len(parts) : _POINTED if fast else None])
+        self.writer.write(rows[len(parts) :], plain=True)
         end = len(rows) - 1  # the last may change: its end can let go of text
         size = sum(map(len, parts[self._sealed :]))
         if end - self._sealed >= CHUNK or (size >= (4 if fast else 1) * _CHUNK_BYTES and end > self._sealed):
@@ -152,10 +155,10 @@ class TokenStreamView(View):
         self._source = StreamSource(stream)
         self._model = stream._ticket.model
         self._pace = Pace()
-        self._status_at = self._drawn_at = self._bar_at = 0.0
+        self._status_at = self._bar_at = 0.0
+        self._drawn_at = time.monotonic()
         self._pane: StreamPane | None = None
         self._status: Any = None
-        self._stop: Any = None
         self._printer = None if in_notebook() else _Printer()
         self._closed = False
         self._start()
@@ -270,20 +273,22 @@ class TokenStreamView(View):
         self._status = html_widget(self._status_html(over=self._source.ended), "flm1-blk")
         self._waiting = html_widget("" if self._source.rows else self._waiting_html(), "flm1-blk")
         self._status_at = time.monotonic()
-        self._stop = widgets.Button(
-            description="Stop",
-            icon="stop",
+        self._stop = stop_button(
+            self.cancel,
             tooltip="Cancels the request. If nothing happens while a cell runs, interrupt the kernel (I, I).",
             layout=widgets.Layout(width="7em"),
         )
-        self._stop.on_click(self.cancel)
         style = html_widget(style_tag() + wrap(legend_html(self._shade), style=False), "flm1-blk")
         if self._source.rows:
             self._pane.draw(self._source.rows, live=not self._source.ended)
         head = widgets.HBox([style, self._stop], layout=widgets.Layout(justify_content="space-between"))
-        return widgets.VBox(
-            [head, self._waiting, self._pane.widget, self._status]
-        )  # Stop stands still while the text grows
+        self._caption = html_widget("", "flm1-blk")
+        # Stop stands still while the text grows.
+        return widgets.VBox([head, self._caption, self._waiting, self._pane.widget, self._status])
+
+    def _blocks(self, caption: str) -> None:
+        if caption and self._widget is not None:
+            self._caption.value = wrap(f'<p class="flm1-dim">{esc(caption)}</p>', style=False)
 
     def _special_name(self, token_id: int) -> str:
         return self._model.tokenizer.decode([token_id])

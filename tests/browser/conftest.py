@@ -197,7 +197,7 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
     tracker = folders["settings"] / "@jupyterlab" / "notebook-extension"
     tracker.mkdir(parents=True)
-    (tracker / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none", "autoStartDefaultKernel": true}')
+    (tracker / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
     environment = dict(
         os.environ, JUPYTER_DATA_DIR=str(folders["data"]), JUPYTER_RUNTIME_DIR=str(folders["runtime"]),
         JUPYTER_CONFIG_DIR=str(folders["config"]), IPYTHONDIR=str(folders["ipython"]), JUPYTER_PLATFORM_DIRS="1",
@@ -347,7 +347,7 @@ class Notebook:
 
 
 @pytest.fixture
-def open_notebook(jupyter: Jupyter, browser: Any) -> Iterator[Callable[..., Notebook]]:
+def open_notebook(jupyter: Jupyter, browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Notebook]]:
     """`open_notebook(cells, kernel, interface)`: a page with a notebook of these cells, its kernel ready."""
     contexts = []
     count = iter(range(100))
@@ -362,9 +362,14 @@ def open_notebook(jupyter: Jupyter, browser: Any) -> Iterator[Callable[..., Note
         contexts.append(context)
         page = context.new_page()
         page.add_init_script(_WATCH)
-        return Notebook(jupyter, page, name).open(interface)
+        opened = Notebook(jupyter, page, name).open(interface)
+        version = opened.ask("__import__('ipykernel').__version__")
+        assert f"ipykernel{version.split('.')[0]}" == kernel, "the page runs another kernel"
+        return opened
 
     yield make
+    if (folder := os.environ.get("FASTLLM_SHOTS")) and contexts and contexts[-1].pages:
+        contexts[-1].pages[-1].screenshot(path=str(Path(folder) / f"last-{request.node.name}.png"))
     for context in contexts:
         context.close()
     jupyter.end_kernels()

@@ -118,10 +118,77 @@ def test_the_chat_panel_talks_and_stops(
     assert notebook.ask("[m.role for m in chat.messages]") == ["user", "assistant"]
     page.get_by_role("button", name="Regenerate").click()
     page.get_by_text("2 of 2").wait_for(timeout=20_000)
-    page.get_by_role("button", name="Fork").click()
-    page.wait_for_function("() => document.querySelectorAll('.widget-textarea').length === 2")
+    say.fill("What is 17 + 25?")
+    say.press("Tab")
+    page.get_by_role("button", name="Send").click()
+    page.wait_for_function("() => document.querySelectorAll('.flm1-msg').length === 4")
+    _settled(page)
+    page.locator("select").last.select_option(index=1)  # behind the first answer
+    page.get_by_role("button", name="Fork", exact=True).click()
+    page.get_by_role("button", name="fork 2, of 1 after 2 messages").wait_for()
+    page.wait_for_function("() => document.querySelectorAll('.flm1-msg').length === 2")
+    assert "17 + 25" not in page.locator(".flm1-msg").all_inner_texts()[-1]
+    say = page.get_by_role("textbox", name="Say")
+    say.fill("Tell me a story.")
+    say.press("Tab")
+    page.get_by_role("button", name="Send").click()
+    page.wait_for_function("() => document.querySelectorAll('.flm1-msg').length === 4")
+    page.wait_for_function("() => document.querySelectorAll('.flm1-caret').length === 0", timeout=20_000)
     assert axe(page, ".jp-OutputArea-output .flm1") == []
     shot(page.locator(".jp-OutputArea-child").first, "chat")
+    page.get_by_role("button", name="conversation 1").click()
+    page.locator(".flm1-msg", has_text="17 + 25").first.wait_for()
+    assert (
+        notebook.ask("[m.content for m in panel.forks[0].chat.messages if m.role == 'user'][-1]") == "Tell me a story."
+    )
+    assert notebook.ask("[m.content for m in chat.messages if m.role == 'user'][-1]") == "What is 17 + 25?"
+
+
+def test_a_token_is_exchanged_by_mouse_and_by_keyboard(
+    open_notebook: Callable[..., Any], axe: Callable[..., list[str]], shot: Callable[..., None]
+) -> None:
+    cells = [
+        DEMO,
+        "stream = model.stream('Why is the sky blue?', seed=3, logprobs=5, max_new_tokens=40)\n"
+        "view = fastllm.show(stream, exchange=True)\nawait view",
+    ]
+    notebook = open_notebook(cells, "ipykernel7")
+    notebook.run_next()
+    notebook.run_next()
+    page = notebook.page
+    tokens, others = page.get_by_role("listbox").all()
+    page.wait_for_function("() => document.querySelectorAll('select[size] option').length > 10")
+    first = page.inner_text(".flm1-text")
+    tokens.locator("option").nth(4).click()  # the mouse
+    page.wait_for_function("() => document.querySelector('mark') !== null")
+    assert page.inner_text("mark").strip() == notebook.ask("stream.tokens[4].text").strip()
+    assert others.locator("option").count() == 5
+    shot(page.locator(".jp-OutputArea-child").first, "exchange")
+    others.locator("option").nth(1).click()
+    page.get_by_role("button", name="Exchange, and go on").click()
+    page.wait_for_function("() => document.querySelectorAll('.flm1-caret').length === 0", timeout=20_000)
+    page.locator("option", has_text="2: token 4").wait_for(state="attached")
+    second = notebook.ask("[t.id for t in view.branches[1].stream.tokens[:5]]")
+    assert second[:4] == notebook.ask("[t.id for t in stream.tokens[:4]]")
+    assert second[4] == notebook.ask("stream.tokens[4].top[1].id")
+    assert page.inner_text(".flm1-text") != first
+    tokens, others = page.get_by_role("listbox").all()
+    tokens.focus()  # the keyboard
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.locator("option", has_text="3: token 1").wait_for(state="attached", timeout=20_000)
+    page.wait_for_function("() => document.querySelectorAll('.flm1-caret').length === 0", timeout=20_000)
+    third = notebook.ask("[view.branches[2].parent is view.branches[1], view.branches[2].stream.tokens[1].id]")
+    assert third == [True, notebook.ask("view.branches[1].stream.tokens[1].top[2].id")]
+    assert axe(page, ".jp-OutputArea-output .flm1") == []
+    shot(page.locator(".jp-OutputArea-child").first, "exchange-branches")
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])

@@ -46,11 +46,15 @@ def test_text_appears_while_the_cell_runs_and_stop_frees_the_slot(
     assert notebook.errors() == []
 
 
-def test_text_appears_and_an_interrupt_stops_while_a_synchronous_cell_blocks(open_notebook: Callable[..., Any]) -> None:
-    """The display has a thread of its own. (A plain ipywidgets button does not reach a kernel that is blocked, so Stop
-    does not either; the button's tooltip names the interrupt.)"""
-    cells = [SLOW, "view = fastllm.show(model.blocking.stream(' w000', max_new_tokens=50_000))", "1 + 1"]
-    notebook = open_notebook(cells, "ipykernel7")
+BLOCKING = "view = fastllm.show(model.blocking.stream(' w000', max_new_tokens=50_000))"
+
+
+@pytest.mark.parametrize("interface", ["lab", "notebook"])
+def test_stop_reaches_a_synchronous_cell_that_blocks(
+    open_notebook: Callable[..., Any], interface: str, shot: Callable[..., None]
+) -> None:
+    """ipykernel 7 gives buttons a thread of their own (a subshell), so Stop works while the cell blocks."""
+    notebook = open_notebook([SLOW, BLOCKING, "view.completion.finish_reason"], "ipykernel7", interface)
     notebook.run_next()
     notebook.run_next(wait=False)
     page = notebook.page
@@ -58,7 +62,32 @@ def test_text_appears_and_an_interrupt_stops_while_a_synchronous_cell_blocks(ope
         f"() => (document.querySelector('{TEXT}')?.innerText ?? '').includes('w030')", timeout=30_000
     )
     assert notebook.busy()
-    notebook.command("notebook:interrupt-kernel")
+    assert "press I twice" not in page.inner_text(".jp-Notebook")
+    page.get_by_role("button", name="Stop").click()
+    notebook.wait_idle(20)
+    page.wait_for_function("() => document.querySelector('.flm1-use').innerText.includes('cancelled')", timeout=20_000)
+    assert notebook.ask("model.stats().running") == 0
+    notebook.run_next()
+    page.get_by_text("'cancelled'").wait_for(timeout=20_000)
+
+
+def test_an_older_kernel_says_how_to_interrupt_a_cell_that_blocks(
+    open_notebook: Callable[..., Any], shot: Callable[..., None]
+) -> None:
+    notebook = open_notebook([SLOW, BLOCKING, "1 + 1"], "ipykernel6")
+    notebook.run_next()
+    notebook.run_next(wait=False)
+    page = notebook.page
+    page.wait_for_function(
+        f"() => (document.querySelector('{TEXT}')?.innerText ?? '').includes('w030')", timeout=30_000
+    )
+    assert notebook.busy()
+    assert "press I twice to interrupt" in page.inner_text(".jp-Notebook")
+    shot(page, "stream-blocking-ipykernel6")
+    page.locator(".jp-Notebook").click(position={"x": 5, "y": 600})
+    page.keyboard.press("Escape")
+    page.keyboard.press("i")
+    page.keyboard.press("i")
     notebook.wait_idle(20)
     page.wait_for_function("() => document.querySelector('.flm1-use').innerText.includes('cancelled')", timeout=20_000)
     assert notebook.ask("model.stats().running") == 0

@@ -63,7 +63,7 @@ def test_a_token_is_exchanged_and_the_answer_goes_on(wire: Wire) -> None:
         until(lambda: len(view.branches) == 3 and view.branches[2].source.ended)
         assert view.branches[2].stream.completion.text[0] == picked
         view.freeze()
-        assert "instead of “b”" in plain(wire.final_html())
+        assert "instead of “b”" in plain(wire.final_html()), view.branches[2].words
 
 
 def test_what_cannot_be_exchanged_is_said(wire: Wire) -> None:
@@ -125,6 +125,7 @@ def test_a_chat_is_forked_from_any_turn_and_one_goes_back_and_forth(wire: Wire) 
 def test_places_in_the_queue_are_told(wire: Wire) -> None:
     with null_model(step_us=2000, max_running=1) as model:
         first = model.stream("a", max_new_tokens=50_000, lookahead=None)
+        until(lambda: first.state == "running")
         waiting = [model.stream("a", max_new_tokens=3) for _ in range(3)]
         urgent = model.stream("a", max_new_tokens=3, priority=5)
         until(lambda: [stream.queue_position for stream in waiting] == [1, 2, 3])
