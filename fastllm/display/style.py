@@ -61,6 +61,9 @@ unicode-bidi:isolate;direction:ltr;text-align:left;pointer-events:none}
 .flm1 .flm1-k:focus-within:after{display:block;z-index:2}
 .flm1 .flm1-k:hover:after{display:block;z-index:3}
 .flm1 .flm1-sp{border:1px solid var(--f-dim);border-radius:4px;padding:0 3px;font-size:12px;color:var(--f-dim)}
+.flm1 mark{background:var(--f-s7);color:var(--f-on);border-radius:2px}
+.flm1-list select{font-family:var(--jp-code-font-family,ui-monospace,Menlo,Consolas,monospace)!important;
+font-size:12.5px!important}
 .flm1 .flm1-leg{display:flex;flex-wrap:wrap;gap:2px 4px;align-items:center;font-size:12px;color:var(--f-dim);
 margin:2px 0}
 .flm1 .flm1-leg i{font-style:normal;padding:0 5px;border-radius:2px;color:var(--f-fg)}

@@ -150,7 +150,7 @@ class View:
         self._places.append(display_id)
         page().display(bundle, raw=True, display_id=display_id)
         _shown.add(self)
-        if self.done:  # meanwhile
+        if self.done and self.runs:  # meanwhile
             self.freeze()
 
     def __repr__(self) -> str:

@@ -301,11 +301,12 @@ class ExchangeView(View):
         self._status, self._trouble, self._where = (html_widget("", "flm1-blk") for _ in range(3))
         narrow = widgets.Layout(width="17em")
         self._tokens = widgets.Select(options=[], rows=7, layout=narrow)
-        self._others = widgets.Select(options=[], rows=7, layout=narrow)
-        self._own = widgets.Text(placeholder="or write one, such as ␣not", layout=narrow)
+        wide = widgets.Layout(width="24em")
+        self._others = widgets.Select(options=[], rows=7, layout=wide)
+        self._own = widgets.Text(placeholder="or write one, such as ␣not", layout=wide)
         self._which = widgets.Dropdown(options=[("1", 0)], description="answer", layout=widgets.Layout(display="none"))
         self._which.layout.width = "min(44em, 100%)"
-        self._stop = stop_button(self.cancel, tooltip="Cancels this answer.")
+        self._stop = stop_button(self.cancel, tooltip="Cancels this answer.", layout=widgets.Layout(width="7em"))
         self._go = widgets.Button(
             description="Exchange, and go on",
             tooltip="A new answer that begins like this one, has the other token, and goes on from there.",

@@ -6,6 +6,7 @@ What is missing skips, loudly. Screenshots go to ``FASTLLM_SHOTS`` if that is se
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
@@ -162,42 +163,37 @@ class Jupyter:
             urllib.request.urlopen(request, timeout=10).close()
 
 
-@pytest.fixture(scope="session")
-def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
-    """A server with JupyterLab, Notebook and Voila."""
-    if reason := _missing():
-        pytest.skip(reason)
+@contextlib.contextmanager
+def _serving(base: Path, kernel: str) -> Iterator[Jupyter]:
+    """A server with JupyterLab, Notebook and Voila that knows one kernel alone, so that no page can choose another."""
     import fastllm
 
-    base = tmp_path_factory.mktemp("jupyter")
     folders = {name: base / name for name in ("root", "data", "runtime", "config", "settings", "kernel6", "ipython")}
     for folder in folders.values():
-        folder.mkdir()
-    paths = [str(_TESTS), str(Path(fastllm.__file__).resolve().parents[1])]
+        folder.mkdir(parents=True)
+    path = [str(_TESTS), str(Path(fastllm.__file__).resolve().parents[1])]
     server = Jupyter(folders["root"], f"http://127.0.0.1:{_free_port()}", folders["runtime"], folders["settings"])
     newest = "ipykernel" + importlib.metadata.version("ipykernel").split(".")[0]
-    kernels = {newest: paths}
-    if newest != "ipykernel6":
-        if why_not := _kernel_6(folders["kernel6"]):
-            server.problems["ipykernel6"] = why_not
-        else:
-            kernels["ipykernel6"] = [str(folders["kernel6"]), *paths]
-    for name, path in kernels.items():
-        folder = folders["data"] / "kernels" / name
+    if kernel != newest:
+        if why_not := _kernel_6(folders["kernel6"]) if kernel == "ipykernel6" else f"{newest} is installed":
+            server.problems[kernel] = why_not
+        path.insert(0, str(folders["kernel6"]))
+    if not server.problems:
+        folder = folders["data"] / "kernels" / kernel
         folder.mkdir(parents=True)
         spec = {
             "argv": [sys.executable, "-W", "ignore", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-            "display_name": name, "language": "python",
+            "display_name": kernel, "language": "python",
             "env": {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"},
         }  # fmt: skip
         (folder / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
-        server.kernels.append(name)
+        server.kernels.append(kernel)
     quiet = folders["settings"] / "@jupyterlab" / "apputils-extension"
     quiet.mkdir(parents=True)
     (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
     tracker = folders["settings"] / "@jupyterlab" / "notebook-extension"
     tracker.mkdir(parents=True)
-    (tracker / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    (tracker / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none", "autoStartDefaultKernel": true}')
     environment = dict(
         os.environ, JUPYTER_DATA_DIR=str(folders["data"]), JUPYTER_RUNTIME_DIR=str(folders["runtime"]),
         JUPYTER_CONFIG_DIR=str(folders["config"]), IPYTHONDIR=str(folders["ipython"]), JUPYTER_PLATFORM_DIRS="1",
@@ -206,7 +202,8 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
         f"--port={server.address.rsplit(':', 1)[1]}", "--IdentityProvider.token=", "--ServerApp.password=",
-        "--ServerApp.disable_check_xsrf=True", f"--MultiKernelManager.default_kernel_name={newest}",
+        "--ServerApp.disable_check_xsrf=True", f"--MultiKernelManager.default_kernel_name={kernel}",
+        "--KernelSpecManager.ensure_native_kernel=False", f"--KernelSpecManager.allowed_kernelspecs={kernel}",
         f"--ServerApp.root_dir={folders['root']}", f"--LabApp.user_settings_dir={folders['settings']}",
         "--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True",
         "--LabServerApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
@@ -232,6 +229,41 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
         except subprocess.TimeoutExpired:
             process.kill()
         log.close()
+
+
+class Servers:
+    """Servers by the kernel that they know; each is started when first asked for."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._stack = contextlib.ExitStack()
+        self._known: dict[str, Jupyter] = {}
+
+    def of(self, kernel: str) -> Jupyter:
+        """The server for a kernel: "ipykernel6" or "ipykernel7"."""
+        if kernel not in self._known:
+            self._known[kernel] = self._stack.enter_context(_serving(self._base / kernel, kernel))
+        return self._known[kernel]
+
+    def close(self) -> None:
+        """Ends all."""
+        self._stack.close()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Servers with JupyterLab, Notebook and Voila."""
+    if reason := _missing():
+        pytest.skip(reason)
+    found = Servers(tmp_path_factory.mktemp("jupyter"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def jupyter(servers: Servers) -> Jupyter:
+    """The server with ipykernel 7."""
+    return servers.of("ipykernel7")
 
 
 # --- pages --------------------------------------------------------------------------------------------------------
@@ -347,15 +379,18 @@ class Notebook:
 
 
 @pytest.fixture
-def open_notebook(jupyter: Jupyter, browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Notebook]]:
+def open_notebook(servers: Servers, browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Notebook]]:
     """`open_notebook(cells, kernel, interface)`: a page with a notebook of these cells, its kernel ready."""
-    contexts = []
+    contexts: list[Any] = []
+    used: list[Jupyter] = []
     count = iter(range(100))
 
     def make(
         cells: list[str], kernel: str = "ipykernel7", interface: str = "lab", *, theme: str = "JupyterLab Light",
         reduced_motion: str | None = None, height: int = 1000,
     ) -> Notebook:  # fmt: skip
+        jupyter = servers.of(kernel)
+        used.append(jupyter)
         jupyter.theme(theme)
         name = jupyter.notebook(f"nb{os.urandom(3).hex()}{next(count)}.ipynb", cells, kernel)
         context = browser.new_context(viewport={"width": 1100, "height": height}, reduced_motion=reduced_motion)
@@ -372,7 +407,8 @@ def open_notebook(jupyter: Jupyter, browser: Any, request: pytest.FixtureRequest
         contexts[-1].pages[-1].screenshot(path=str(Path(folder) / f"last-{request.node.name}.png"))
     for context in contexts:
         context.close()
-    jupyter.end_kernels()
+    for jupyter in used:
+        jupyter.end_kernels()
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_the_chat_panel_talks_and_stops(
     page.get_by_role("button", name="Send").click()
     page.wait_for_function("() => document.querySelectorAll('.flm1-msg').length === 4")
     _settled(page)
-    page.locator("select").last.select_option(index=1)  # behind the first answer
+    page.locator(".jp-OutputArea select").last.select_option(index=1)  # behind the first answer
     page.get_by_role("button", name="Fork", exact=True).click()
     page.get_by_role("button", name="fork 2, of 1 after 2 messages").wait_for()
     page.wait_for_function("() => document.querySelectorAll('.flm1-msg').length === 2")
@@ -150,7 +150,7 @@ def test_a_token_is_exchanged_by_mouse_and_by_keyboard(
     cells = [
         DEMO,
         "stream = model.stream('Why is the sky blue?', seed=3, logprobs=5, max_new_tokens=40)\n"
-        "view = fastllm.show(stream, exchange=True)\nawait view",
+        "view = fastllm.show(stream, exchange=True)\n_ = await view",
     ]
     notebook = open_notebook(cells, "ipykernel7")
     notebook.run_next()
