@@ -118,9 +118,6 @@ class Jupyter:
             metadata={"kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}},
         )
         nbformat.write(made, str(self.root / name))
-        session = {"path": name, "name": name, "type": "notebook", "kernel": {"name": kernel}}  # so that no page asks
-        body = json.dumps(session).encode()
-        urllib.request.urlopen(urllib.request.Request(f"{self.address}/api/sessions", body, method="POST")).close()
         return name
 
     def theme(self, name: str) -> None:
@@ -345,7 +342,7 @@ class Notebook:
         self._at += 1
         if wait:
             finished = "(before) => window.ran() !== before && !window.runs()"
-            self.page.wait_for_function(finished, arg=before, timeout=60_000)
+            self.page.wait_for_function(finished, arg=before, timeout=90_000)
 
     def select(self, index: int) -> None:
         """Makes a cell the next to run."""
