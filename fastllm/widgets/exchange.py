@@ -1,7 +1,8 @@
 """An answer whose tokens can be exchanged: pick one, pick what is to stand there, and it goes on from there.
 
-Two lists beside each other, for the mouse and the arrow keys: the tokens of the answer, and what stood to choose at
-the one that is picked. Every exchange is a fork of the stream, so nothing is lost: the answers before stay in a list.
+Two lists beside each other: the tokens of the answer, and what stood to choose at the one that is picked. Above each is
+a number for the arrow keys, which notebooks take from a list but not from a field that is written in. Every exchange is
+a fork of the stream, so nothing is lost: the answers before stay in a list.
 """
 
 from __future__ import annotations
@@ -252,6 +253,8 @@ class ExchangeView(View):
         options = [(_choice(id_ == row[0], text, math.exp(logprob)), id_) for id_, text, logprob in row[5]]
         other = next((id_ for id_, _, _ in row[5] if id_ != row[0]), None)
         self._quietly(self._others, options, other)
+        self._number(self._at, at, len(made))
+        self._number(self._pick, self._others.index or 0, len(options))
         before = "".join(entry[1] for entry in made[:at])[-_AROUND:]
         after = "".join(entry[1] for entry in made[at + 1 : at + 40])[:_AROUND]
         said = f"<p>… {esc(before)}<mark>{esc(row[1]) or '(no text)'}</mark>{esc(after)} …</p>"
@@ -303,6 +306,9 @@ class ExchangeView(View):
         self._tokens = widgets.Select(options=[], rows=7, layout=narrow)
         wide = widgets.Layout(width="24em")
         self._others = widgets.Select(options=[], rows=7, layout=wide)
+        small = widgets.Layout(width="11em")
+        self._at = widgets.BoundedIntText(0, min=0, max=0, description="token", layout=small)
+        self._pick = widgets.BoundedIntText(0, min=0, max=0, description="choice", layout=small)
         self._own = widgets.Text(placeholder="or write one, such as ␣not", layout=wide)
         self._which = widgets.Dropdown(options=[("1", 0)], description="answer", layout=widgets.Layout(display="none"))
         self._which.layout.width = "min(44em, 100%)"
@@ -322,6 +328,9 @@ class ExchangeView(View):
         self._go.on_click(self._go_clicked)
         self._tokens.observe(self._token_picked, names="value")
         self._which.observe(self._which_picked, names="value")
+        self._at.observe(self._at_changed, names="value")
+        self._pick.observe(self._pick_changed, names="value")
+        self._others.observe(self._other_picked, names="value")
         self._new_pane()
         head = widgets.HBox(
             [html_widget(style_tag() + wrap(legend_html(self._shade), style=False), "flm1-blk"), self._stop],
@@ -329,8 +338,8 @@ class ExchangeView(View):
         )
         lists = widgets.HBox(
             [
-                widgets.VBox([_title("Exchange the token"), self._tokens]),
-                widgets.VBox([_title("for"), self._others, self._own]),
+                widgets.VBox([_title("Exchange"), self._at, self._tokens]),
+                widgets.VBox([_title("for"), self._pick, self._others, self._own]),
             ],
             layout=widgets.Layout(flex_flow="row wrap"),
         )
@@ -342,6 +351,27 @@ class ExchangeView(View):
         if not self._quiet:
             with self._lock:
                 self._list_others()
+
+    def _at_changed(self, change: Any) -> None:
+        if not self._quiet and 0 <= change["new"] < len(self._tokens.options):
+            self._tokens.value = change["new"]
+
+    def _pick_changed(self, change: Any) -> None:
+        if not self._quiet and 0 <= change["new"] < len(self._others.options):
+            self._others.index = change["new"]
+
+    def _other_picked(self, _: object) -> None:
+        if not self._quiet and self._others.index is not None:
+            self._number(self._pick, self._others.index, len(self._others.options))
+
+    def _number(self, control: Any, value: int, count: int) -> None:
+        self._quiet = True
+        try:
+            with control.hold_sync():
+                control.max = max(0, count - 1)
+                control.value = min(value, control.max)
+        finally:
+            self._quiet = False
 
     def _which_picked(self, change: Any) -> None:
         if not self._quiet and change["new"] is not None:

@@ -151,7 +151,13 @@ class Jupyter:
 
     def kernel_of(self, name: str) -> str:
         """The id of a notebook's kernel."""
-        return next(str(session["kernel"]["id"]) for session in self.sessions() if session["path"] == name)
+        end = time.monotonic() + 60
+        while True:
+            found = [str(session["kernel"]["id"]) for session in self.sessions() if session["path"] == name]
+            if found:
+                return found[0]
+            assert time.monotonic() < end, f"{name} has no kernel"
+            time.sleep(0.2)
 
     def end_kernels(self) -> None:
         """Ends all kernels, so that the next test has the machine."""
@@ -317,6 +323,7 @@ class Notebook:
         where = {"lab": f"doc/tree/{self.name}?reset", "notebook": f"notebooks/{self.name}"}[interface]
         self.page.goto(f"{self.jupyter.address}/{where}")
         self.page.wait_for_function("() => window.jupyterapp && document.querySelector('.jp-Notebook')", timeout=90_000)
+        self.jupyter.kernel_of(self.name)
         idle = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
         self.page.wait_for_selector(idle, timeout=90_000, state="attached")
         self.page.wait_for_function("() => !document.querySelector('.jp-Dialog')", timeout=10_000)

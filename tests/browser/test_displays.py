@@ -172,14 +172,18 @@ def test_a_token_is_exchanged_by_mouse_and_by_keyboard(
     assert second[:4] == notebook.ask("[t.id for t in stream.tokens[:4]]")
     assert second[4] == notebook.ask("stream.tokens[4].top[1].id")
     assert page.inner_text(".flm1-text") != first
-    tokens, others = page.get_by_role("listbox").all()
-    tokens.focus()  # the keyboard
-    page.keyboard.press("Home")
-    page.keyboard.press("ArrowDown")
+    numbers = page.get_by_role("spinbutton").all()
+    start = int(numbers[0].input_value())
+    numbers[0].focus()  # the keyboard
+    for _ in range(start - 1):
+        page.keyboard.press("ArrowDown")
+    picked = notebook.ask("view.branches[1].stream.tokens[1].text").strip()
+    page.wait_for_function("(t) => document.querySelector('mark')?.innerText.trim() === t", arg=picked)
     page.keyboard.press("Tab")
-    page.keyboard.press("Home")
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowUp")
+    page.wait_for_function("() => document.querySelectorAll('select[size]')[1].selectedIndex === 2")
+    page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
