@@ -239,7 +239,7 @@ class ExchangeView(View):
             (f"{row[3]:>4}  {visible(row[1], 24)}" + ("" if row[4] is None else f"   {percent(math.exp(row[4]))}"), i)
             for i, row in enumerate(made)
         ]
-        kept = branch.at if whole else self._tokens.value
+        kept = branch.at if whole or self._tokens.value is None else self._tokens.value
         self._quietly(self._tokens, options, kept if kept is not None and kept < len(made) else None)
         self._list_others()
 

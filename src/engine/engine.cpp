@@ -444,7 +444,7 @@ void Engine::accept_token(Active& active, const sampling::Sampled& sampled, int 
   } else {
     active.tokens.push_back(id);
   }
-  if (index == 0) active.first_token = now_;
+  if (active.first_token == Clock::time_point{}) active.first_token = now_;  // of a fork, the first of its own
 
   const auto holds = [id](const std::vector<std::int32_t>& ids) { return std::ranges::find(ids, id) != ids.end(); };
   const bool is_stop_token = holds(params.stop_token_ids);
@@ -526,7 +526,7 @@ void Engine::end(Active& active, FinishReason reason, Delivery* with) {
   finish.preemptions = active.preemptions;
   finish.total_s = seconds_between(request.submitted, now);
   finish.queue_s = active.started ? seconds_between(request.submitted, active.first_scheduled) : finish.total_s;
-  if (active.generated() > 0) {
+  if (active.first_token != Clock::time_point{}) {
     finish.prefill_s = seconds_between(active.first_scheduled, active.first_token);
     finish.ttft_s = seconds_between(request.submitted, active.first_token);
     finish.decode_s = seconds_between(active.first_token, now);

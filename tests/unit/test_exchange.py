@@ -50,6 +50,9 @@ def test_a_token_is_exchanged_and_the_answer_goes_on(wire: Wire) -> None:
         view._go.click()
         until(lambda: view.branches[-1].source.ended and len(view.branches) == 2)
         assert view.branches[1].stream.completion.text == "bcdqrstu"
+        timing = view.branches[1].stream.completion.timing
+        assert 0 < timing.ttft_s < timing.total_s
+        assert timing.decode_s > 0
         until(lambda: shown(view) == "bcdqrstu")
         assert view.branches[0].stream.completion.text == "bcdefghi"
         assert "“q” instead of “e”" in view._which.options[1][0]
