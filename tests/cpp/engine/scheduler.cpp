@@ -287,7 +287,7 @@ TEST("random submit, cancel, park, preempt, resume: nobody starves, blocks conse
     kv::PrefixCache cache(blocks, bt, below(4) != 0);
     Scheduler scheduler(config, cache);
     engine::Runner runner(model, {config.max_batch_tokens, config.max_rows, config.max_running}, blocks, bt,
-                          (options.context + bt - 1) / bt);
+                          (options.context + bt - 1) / bt, true, true);
     sampling::Chain chain(options.vocab);
 
     struct Run {
