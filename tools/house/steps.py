@@ -243,7 +243,8 @@ def cuda_build(compiler: str) -> Path | None:
         ],
         env=env,
     )
-    run([tools / "bin" / "cmake", "--build", folder, "--target", "test_cuda_ops", "test_cuda_sample"], env=env)
+    tests = [f"test_cuda_{file.stem}" for file in sorted((ROOT / "tests" / "cpp" / "cuda").glob("*.cpp"))]
+    run([tools / "bin" / "cmake", "--build", folder, "--target", *tests], env=env)
     return folder
 
 
