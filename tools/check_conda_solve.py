@@ -15,6 +15,7 @@ from pathlib import Path
 
 import rattler
 import yaml
+from rattler.exceptions import SolverError
 
 PLATFORMS = ["linux-64", "noarch"]
 # Not in the local channel: compilers, packages of gigabytes, and one that needs something without a wheel.
@@ -75,7 +76,7 @@ async def environments(channels: list[str], sources: Path) -> list[str]:
         left_out = sorted({re.split(r"[ <>=]", line)[0] for line in lines} & NOT_CARRIED)
         try:
             records = await solve(channels, specs, None)
-        except rattler.exceptions.SolverError as error:
+        except SolverError as error:
             wrong.append(f"{name} has no solution: {error}")
             continue
         python = records["python"].version

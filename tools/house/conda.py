@@ -50,7 +50,7 @@ ENVIRONMENT_ROOTS = (
         "nbformat",
     ),
     *("protobuf", "pybind11-stubgen", "pytest-timeout", "pyyaml", "ruff", "safetensors", "sentencepiece", "tiktoken"),
-    *("tomli", "trio", "uvloop"),
+    *("tomli", "treescope", "trio", "uvloop"),
 )
 _WORK = ROOT / "build" / "conda"
 
