@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import shutil
@@ -224,6 +225,24 @@ def test_the_contributors_environment(project: dict[str, Any], repository: Path)
     assert {name: spec for name, spec in found.items() if name not in COMPILERS} == {
         name: spec for name, spec in wanted.items() if name not in COMPILERS
     }
+
+
+def test_the_local_channel_carries_what_the_environments_name(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make conda` solves the environment files against a channel of ENVIRONMENT_ROOTS, less what it says it leaves out."""
+    monkeypatch.syspath_prepend(str(repository / "tools"))
+    house = importlib.import_module("house.conda")
+    script = (repository / "tools" / "check_conda_solve.py").read_text(encoding="utf-8")
+    listed = re.search(r"NOT_CARRIED = \{(.*?)\}", script, re.DOTALL)
+    assert listed is not None
+    left_out = set(re.findall(r'"([^"]+)"', listed[1]))
+    carried = {CONDA_NAMES.get(name, name) for name in (*house.RECIPE_ROOTS, *house.ENVIRONMENT_ROOTS)}
+    carried |= {"python", "cmake", "ninja", "patchelf"}  # tools and interpreters that the channel is made of
+    for name in ("environment.yml", "environment-dev.yml"):
+        lines = yaml.safe_load((repository / name).read_text(encoding="utf-8"))["dependencies"]
+        missing = {re.split(r"[ <>=]", line)[0] for line in lines} - carried - left_out
+        assert not missing, f"{name} names {missing}: add them to ENVIRONMENT_ROOTS in tools/house/conda.py"
 
 
 def test_supported_pythons_are_the_same_everywhere(project: dict[str, Any], repository: Path) -> None:
