@@ -230,7 +230,7 @@ def test_the_contributors_environment(project: dict[str, Any], repository: Path)
 def test_the_local_channel_carries_what_the_environments_name(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`make conda` solves the environment files against a channel of ENVIRONMENT_ROOTS, less what it says it leaves out."""
+    """`make conda` solves the environment files against a channel of these roots, less what it says it leaves out."""
     monkeypatch.syspath_prepend(str(repository / "tools"))
     house = importlib.import_module("house.conda")
     script = (repository / "tools" / "check_conda_solve.py").read_text(encoding="utf-8")
