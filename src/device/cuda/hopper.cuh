@@ -273,14 +273,6 @@ __device__ inline E load_shared_eight_as(std::uint32_t shared) {
                : "memory");
   return *reinterpret_cast<E*>(&v);
 }
-__device__ inline uint4 load_shared_words(std::uint32_t shared) {
-  uint4 v;
-  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "r"(shared)
-               : "memory");
-  return v;
-}
 __device__ inline std::uint32_t load_shared_word(std::uint32_t shared) {
   std::uint32_t v;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(shared) : "memory");

@@ -144,7 +144,7 @@ __device__ inline void multiply_codes(const Product& p, float (&sums)[S::kTokens
       for (int own = 0; own < kBatch; ++own) {
         const int step = batch * kBatch + own;
         if (own == 0 || step % W::kPlaneSteps == 0)
-          words = load_shared_words(codes + at + step / W::kPlaneSteps * 2048);
+          words = load_shared_eight_as<uint4>(codes + at + step / W::kPlaneSteps * 2048);
         if constexpr (W::kLines > 0) {
           // No branch here: the compiler would let one batch wait for the other.
           const int lines = W::kLines == 1 ? 1 : p.lines;

@@ -357,8 +357,8 @@ void launch_shape(const Context& c, const View& x, const DeviceLinear& l, const 
 }
 
 // Parts of K: 2, 4 or 8, as long as the blocks stay within `per_sm` for a multiprocessor (one, for 8: larger clusters
-// wait longer for each other) and each has 4 tiles to stream. More, shorter blocks were slower throughout: starting a block
-// and meeting in a cluster cost as much as a dozen tiles of codes.
+// wait longer for each other) and each has 4 tiles to stream. For codes, clusters of any size that made the rounds of blocks
+// even were slower on an H200.
 int splits_for(int blocks, int tiles, int most, int per_sm = 2) {
   int splits = 1;
   while (splits < most) {
