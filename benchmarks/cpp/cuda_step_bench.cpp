@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -178,10 +179,17 @@ void steps(Bench& bench, const Model& m, const std::vector<int>& batches, int co
     };
     const View flat{a.data, DType::bf16, Shape{batch, m.heads * m.head_dim}, Shape{m.heads * m.head_dim, 1}};
     const View at{const_cast<std::int32_t*>(staged.positions), DType::i32, Shape{batch}, Shape{1}};
-    const auto run = [&](const std::set<std::string>& without) {
+    // joined: as the engine runs it, neighbours in one launch where the backend can.
+    const auto run = [&](const std::set<std::string>& without, bool joined = true) {
+      struct Step {
+        device::Op op;
+        std::vector<View> in, out;
+        const device::PackedLinear* linear;
+      };
+      std::deque<Step> all_steps;
       const auto go = [&](const char* name, const device::Op& op, std::vector<View> inputs, std::vector<View> outputs,
                           const device::PackedLinear* linear = nullptr) {
-        if (!without.contains(name)) bench.gpu().run({op, inputs, outputs, linear}, &staged);
+        if (!without.contains(name)) all_steps.push_back({op, std::move(inputs), std::move(outputs), linear});
       };
       device::Linear gated;
       gated.gated = true;
@@ -204,12 +212,17 @@ void steps(Bench& bench, const Model& m, const std::vector<int>& batches, int co
       }
       go("norm", device::RmsNorm{}, {x, w}, {n});
       go("head", device::Linear{}, {n}, {out}, head.get());
+      std::vector<device::OpCall> calls;
+      for (const Step& one : all_steps) calls.push_back({one.op, one.in, one.out, one.linear});
+      if (joined) return bench.gpu().run_all(calls, &staged);
+      for (const device::OpCall& call : calls) bench.gpu().run(call, &staged);
     };
+    const double apart = bench.time([&] { run({}, false); }, 30);
     const double whole = bench.time([&] { run({}); }, 30);
     double bytes = static_cast<double>(head->bytes);
     for (const Layer& layer : layers)
       bytes += static_cast<double>(layer.qkv->bytes + layer.o->bytes + layer.gate_up->bytes + layer.down->bytes);
-    std::printf("batch %3d: %8.1f us, weights %.2f TB/s;", batch, whole, bytes / whole * 1e-6);
+    std::printf("batch %3d: %8.1f us (op by op %8.1f), weights %.2f TB/s;", batch, whole, apart, bytes / whole * 1e-6);
     const std::map<std::string, double> kinds{{"norm", 0.0},
                                               {"qkv", static_cast<double>(layers[0].qkv->bytes)},
                                               {"attention", 0.0},

@@ -114,6 +114,10 @@ class Backend {
   // Runs one op. `step` may be null for ops that need none. Shapes were checked by graph/infer; backends check only
   // what they alone know (dtype support). Returns when queued (GPU) or done (CPU).
   virtual void run(const OpCall& call, const StepView* step) = 0;
+  // The same for ops in their order; a backend may join neighbours in one launch.
+  virtual void run_all(std::span<const OpCall> calls, const StepView* step) {
+    for (const OpCall& call : calls) run(call, step);
+  }
   virtual void synchronize() = 0;
 
   // For probes: never part of a plain step. All of the call is host memory.

@@ -167,9 +167,9 @@ void Program::build_taps(const std::vector<std::size_t>& instruction_of) {
     TapPlace& place = tap_places_[t];
     place.instruction = instruction_of[index(maker)];
     if (tap.pattern) {
-      const Instruction& instruction = instructions_[place.instruction];
-      place.pattern = std::get_if<device::Attention>(instruction.op);
-      place.view = &instruction.in[0];
+      const device::OpCall& call = instructions_[place.instruction];
+      place.pattern = std::get_if<device::Attention>(&call.op);
+      place.view = &call.in[0];
     }
     taps_behind_[place.instruction].push_back(static_cast<int>(t));
   }
@@ -190,9 +190,8 @@ std::span<float> Program::run_probed(const device::StepView& host_step,
   const std::lock_guard lock(backend_->mutex());
   const device::StepView step = lay_out(host_step);
   for (std::size_t i = 0; i < instructions_.size(); ++i) {
-    const Instruction& instruction = instructions_[i];
-    if (instruction.by_rows && step.rows == 0) continue;
-    backend_->run({*instruction.op, instruction.in, instruction.out, instruction.linear}, &step);
+    if (by_rows_[i] && step.rows == 0) continue;
+    backend_->run(instructions_[i], &step);
     for (const int tap : taps_behind_[i])
       if (named[index(tap)])
         for (const device::ProbedSequence& sequence : probed) serve(tap_places_[index(tap)], tap, sequence, host_step);

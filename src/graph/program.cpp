@@ -335,6 +335,7 @@ void Program::reserve(const engine::StepLimits& limits) {
 void Program::build_instructions() {
   views_.clear();
   instructions_.clear();
+  by_rows_.clear();
   for (auto* list : {&token_views_, &row_views_, &id_views_, &position_views_}) list->clear();
   std::size_t operands = 0;
   for (const Node& node : graph_.nodes)
@@ -374,10 +375,10 @@ void Program::build_instructions() {
       const View* added = add_view(id);
       if (id == graph_.output) logits_ = static_cast<float*>(added->data);
     }
-    Instruction instruction{&std::get<device::Op>(node.op), std::span(views_).subspan(begin, middle - begin),
-                            std::span(views_).subspan(middle, views_.size() - middle), packed_[i].get(), false};
-    instruction.by_rows = !node.outputs.empty() && graph_.values[index(node.outputs[0])].type.lead == Lead::rows;
-    instructions_.push_back(instruction);
+    instructions_.push_back({std::get<device::Op>(node.op), std::span(views_).subspan(begin, middle - begin),
+                             std::span(views_).subspan(middle, views_.size() - middle), packed_[i].get()});
+    by_rows_.push_back(!node.outputs.empty() &&
+                       graph_.values[index(node.outputs[0])].type.lead == Lead::rows);
   }
   tap_places_.clear();
   for (const Tap& tap : graph_.taps) tap_places_.push_back({0, tap.pattern ? nullptr : add_view(tap.value), nullptr});
@@ -454,10 +455,9 @@ void Program::collect(std::vector<device::SampledRow>& out) {
 }
 
 void Program::run_instructions(const device::StepView& step) {
-  for (const Instruction& instruction : instructions_) {
-    if (instruction.by_rows && step.rows == 0) continue;
-    backend_->run({*instruction.op, instruction.in, instruction.out, instruction.linear}, &step);
-  }
+  if (step.rows > 0) return backend_->run_all(instructions_, &step);
+  for (std::size_t i = 0; i < instructions_.size(); ++i)
+    if (!by_rows_[i]) backend_->run(instructions_[i], &step);
 }
 
 // Decode steps of one shape repeat thousands of times: from the third on they are one launch.

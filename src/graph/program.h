@@ -65,14 +65,6 @@ class Program final : public engine::StepModel {
   ProgramMemory memory() const;
 
  private:
-  struct Instruction {  // one node, ready to run
-    const device::Op* op = nullptr;
-    std::span<const device::View> in;
-    std::span<const device::View> out;
-    const device::PackedLinear* linear = nullptr;
-    bool by_rows = false;  // skipped in a step that wants no logits
-  };
-
   struct Origin {  // what a constant was before it was placed
     std::weak_ptr<core::Storage> storage;
     std::int64_t offset = 0;
@@ -128,7 +120,8 @@ class Program final : public engine::StepModel {
   Plan plan_;
   std::shared_ptr<core::Storage> arena_;
   std::vector<device::View> views_;  // all operands, node by node
-  std::vector<Instruction> instructions_;
+  std::vector<device::OpCall> instructions_;  // nodes, ready to run
+  std::vector<bool> by_rows_;                 // of those: skipped in a step that wants no logits
   std::vector<device::View*> token_views_;  // those whose first axis follows the step
   std::vector<device::View*> row_views_;
   std::vector<device::View*> id_views_;  // those that point into the step

@@ -94,6 +94,9 @@ CudaBackend::CudaBackend(int ordinal) : ordinal_(ordinal), moves_(std::make_shar
 #if FASTLLM_CUDA_SM90A
   context_.hopper = properties.major == 9 && properties.minor == 0;
 #endif
+  meeting_ = allocate(sizeof(*context_.meeting));
+  context_.meeting = static_cast<unsigned long long*>(meeting_->data());
+  check(cudaMemsetAsync(context_.meeting, 0, sizeof(*context_.meeting), stream), "device");
 }
 
 CudaBackend::~CudaBackend() {
@@ -504,6 +507,20 @@ void CudaBackend::run(const device::OpCall& call, const device::StepView* step) 
   Context context = context_;
   context.deterministic = step && step->deterministic;
   std::visit(Visitor{*this, context, call, step, call.in, call.out}, call.op);
+}
+
+void CudaBackend::run_all(std::span<const device::OpCall> calls, const device::StepView* step) {
+  use();
+  Context context = context_;
+  context.deterministic = step && step->deterministic;
+  while (!calls.empty()) {
+    std::size_t taken = run_chain(context, calls);
+    if (taken == 0) {
+      run(calls[0], step);
+      taken = 1;
+    }
+    calls = calls.subspan(taken);
+  }
 }
 
 }  // namespace fastllm::cuda

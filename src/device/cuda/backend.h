@@ -33,6 +33,7 @@ class CudaBackend final : public device::Backend {
   void begin_recording() override;
   std::unique_ptr<device::Recording> end_recording() override;
   void run(const device::OpCall& call, const device::StepView* step) override;
+  void run_all(std::span<const device::OpCall> calls, const device::StepView* step) override;
   void synchronize() override;
 
  private:
@@ -45,6 +46,7 @@ class CudaBackend final : public device::Backend {
   std::shared_ptr<CUstream_st> stream_;
   Workspace workspace_;
   std::shared_ptr<core::Storage> workspace_storage_;
+  std::shared_ptr<core::Storage> meeting_;
   Context context_;
   struct Staging {  // two in turn: the copy of the step before may still wait for the step before that
     void* host = nullptr;  // pinned

@@ -26,8 +26,8 @@ struct Product {
   const float* row_scales;  // [N] that multiply sums, or null
 };
 
-// A tile of 64 rows: [kPlanes][128 threads] of 16 bytes, then up to four lines of scales and (int4) as many of zero points. Each
-// line is [4 warps][8] pairs of bfloat16, for rows 16 warp + i and + 8.
+// A tile of 64 rows: for each of 4 warps, which have 16 rows each, [kPlanes][32 lanes] of 16 bytes, then up to four lines of
+// scales and (int4) as many of zero points. Each line is 8 pairs of bfloat16, for rows i and i + 8 of the 16.
 // kLines: 0, where rows have scales and their finished sums are multiplied; 1; 4: as many as the format has.
 template <quant::Code kCode_, int kLines_>
 struct Codes {
@@ -37,7 +37,8 @@ struct Codes {
   static constexpr int kPlanes = kCode == quant::Code::int4 ? 2 : 4;
   static constexpr int kPlaneSteps = 8 / kPlanes;  // products of depth 16
   static constexpr int kCodeBytes = kPlanes * 2048;
-  static constexpr int kLine = 128;
+  static constexpr int kWarpCodes = kPlanes * 512;
+  static constexpr int kLine = 32;
   static constexpr int kTileBytes = kCodeBytes + 1024;
   static constexpr bool kCodes = true;
 };
@@ -117,8 +118,8 @@ __device__ inline void multiply_codes(const Product& p, float (&sums)[S::kTokens
   constexpr int kBatch = S::kTokens > 64 ? 2 : 4;
   const int thread = threadIdx.x % 128;
   const std::uint32_t mine = tiles + group * W::kTileBytes;
-  const std::uint32_t codes = mine + thread * 16;
-  const std::uint32_t line = mine + W::kCodeBytes + (thread / 32 * 8 + thread % 32 / 4) * 4;
+  const std::uint32_t codes = mine + thread / 32 * (p.tile_bytes / 4) + thread % 32 * 16;
+  const std::uint32_t line = mine + thread / 32 * (p.tile_bytes / 4) + W::kWarpCodes + thread % 32 / 4 * 4;
   // A descriptor's low word counts 16 bytes; its high word is the same everywhere.
   const std::uint64_t tokens = tile_descriptor(tiles + S::kWeightBytes);
   const auto tokens_low = static_cast<std::uint32_t>(tokens);
@@ -144,7 +145,7 @@ __device__ inline void multiply_codes(const Product& p, float (&sums)[S::kTokens
       for (int own = 0; own < kBatch; ++own) {
         const int step = batch * kBatch + own;
         if (own == 0 || step % W::kPlaneSteps == 0)
-          words = load_shared_eight_as<uint4>(codes + at + step / W::kPlaneSteps * 2048);
+          words = load_shared_eight_as<uint4>(codes + at + step / W::kPlaneSteps * 512);
         if constexpr (W::kLines > 0) {
           // No branch here: the compiler would let one batch wait for the other.
           const int lines = W::kLines == 1 ? 1 : p.lines;

@@ -72,28 +72,29 @@ __global__ void __launch_bounds__(kWarps * 32)
   }
 }
 
-// One thread a 32-bit word of a tile: codes first, then lines of scales, then lines of zero points.
+// One thread a 32-bit word of a tile: for each warp its codes, then lines of scales, then lines of zero points.
 __global__ void tile_codes_kernel(quant::Format format, PlainCodes from, std::uint32_t* to, std::int64_t rows,
                                   int depth, int lines, int tile_words, std::int64_t words) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= words) return;
   const bool narrow = format.code == quant::Code::int4;
-  const int code_words = narrow ? 1024 : 2048;
+  const int code_words = narrow ? 256 : 512;  // of a warp
   const int tiles = (depth + kDepth - 1) / kDepth;
   const std::int64_t tile = i / tile_words;
-  const int word = static_cast<int>(i % tile_words);
+  const int warp = static_cast<int>(i % tile_words) / (tile_words / 4);
+  const int word = static_cast<int>(i % tile_words) % (tile_words / 4);
   const std::int64_t first_row = tile / tiles * 64;
   const int first_k = static_cast<int>(tile % tiles) * kDepth;
   const int width = format.group == 0 ? depth : format.group;
   const int groups = (depth + width - 1) / width;
   std::uint32_t value = 0;
   if (word < code_words) {
-    const int plane = word / 512;
-    const int thread = word % 512 / 4;
+    const int plane = word / 128;
+    const int lane = word % 128 / 4;
     const int part = word % 4;
     const int step = narrow ? plane * 4 + part : plane * 2 + part / 2;  // products of depth 16
-    const int row = thread / 32 * 16 + thread % 32 / 4;
-    const int k = first_k + step * 16 + thread % 4 * 2;
+    const int row = warp * 16 + lane / 4;
+    const int k = first_k + step * 16 + lane % 4 * 2;
     const auto code = [&](int j, int high) -> std::uint32_t {  // number j of the fragment's four pairs
       const std::int64_t r = first_row + row + j % 2 * 8;
       const int at = k + j / 2 * 8 + high;
@@ -107,9 +108,8 @@ __global__ void tile_codes_kernel(quant::Format format, PlainCodes from, std::ui
         value |= code(part % 2 * 2 + j, 0) << (8 * j) | code(part % 2 * 2 + j, 1) << (8 * j + 16);
     }
   } else {
-    const int line = (word - code_words) / 32;
-    const int pair = word % 32;
-    const int row = pair / 8 * 16 + pair % 8;
+    const int line = (word - code_words) / 8;
+    const int row = warp * 16 + word % 8;
     const int at = first_k + line % lines * (kDepth / lines);
     const auto factor = [&](int row_in_tile) -> std::uint32_t {
       const std::int64_t r = first_row + row_in_tile;

@@ -1,0 +1,446 @@
+// A chain: products with up to 8 tokens one after another, and the norms before them, as one kernel of one block a
+// multiprocessor. What a decode step loses between products is the time in which nobody reads weights: blocks that end,
+// start, fetch their first tiles, meet. Here one warp streams the weights of all products of the chain through one ring,
+// ahead of whoever waits, while eight warps multiply and all blocks meet between products.
+//
+// A block takes units of 16 rows of W, every gridDim.x-th; its warps take tiles of a unit along K in turn and add their
+// sums in their order, through shared memory. The tokens lie in registers as fragments of the products' right operand,
+// fetched (and normed) once a product. No result depends on the other tokens.
+//
+// Blocks that wait for each other must all be resident: one block a multiprocessor, and the kernels before end without
+// them. On a device one stream runs all (CudaBackend), so that no two chains meet.
+
+#include "device/cuda/chain.cuh"
+#include "device/cuda/common.cuh"
+#include "device/cuda/hopper.cuh"
+#include "device/cuda/hopper_codes.cuh"
+#include "device/cuda/mma.cuh"
+
+namespace fastllm::cuda {
+namespace {
+
+constexpr int kWarps = 8;  // that multiply
+constexpr int kWorkers = kWarps * 32;
+constexpr int kThreads = kWorkers + 32;
+constexpr int kUnit = 16;   // rows of W
+constexpr int kGroup = 2;   // units whose sums are added together
+constexpr int kRingBytes = 128 * 1024;
+constexpr int kMostStages = 16;
+constexpr int kPartBytes = 2 * kGroup * kWarps * 512;  // two groups' sums of all warps
+constexpr int kShared = kRingBytes + kPartBytes + 128;
+
+// 64 rows of a tile of 16-bit numbers: rows of 128 bytes whose 16-byte columns are permuted by the row.
+struct Plain {
+  static constexpr int kDepth = 64;
+  static constexpr bool kCodes = false;
+};
+
+template <class W>
+struct Chunk {  // what a warp's registers hold of the tokens
+  static constexpr int kWords = W::kDepth / 8;  // of a tile
+  static constexpr int kTiles = 64 / kWords;
+  static constexpr int kSteps = kTiles * kWarps;  // tiles of all warps
+};
+
+#if FASTLLM_HOPPER_CODE
+
+__device__ inline void meet_workers() {
+  asm volatile("bar.sync 1, %0;" ::"n"(kWorkers) : "memory");
+}
+
+// All blocks' workers; what was stored before is seen by ordinary loads that miss the first cache after.
+__device__ inline void meet_blocks(unsigned long long* arrivals) {
+  meet_workers();
+  if (threadIdx.x == 0) {
+    unsigned long long ticket;
+    asm volatile("atom.add.acq_rel.gpu.global.u64 %0, [%1], 1;" : "=l"(ticket) : "l"(arrivals) : "memory");
+    const unsigned long long all = (ticket / gridDim.x + 1) * gridDim.x;
+    unsigned long long now;
+    do {
+      asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(arrivals) : "memory");
+    } while (now < all);
+  }
+  meet_workers();
+}
+
+template <class T>
+__device__ inline float2 unpack2(std::uint32_t pair);
+template <>
+__device__ inline float2 unpack2<__nv_bfloat16>(std::uint32_t pair) {
+  return __bfloat1622float2(*reinterpret_cast<__nv_bfloat162*>(&pair));
+}
+template <>
+__device__ inline float2 unpack2<__half>(std::uint32_t pair) {
+  return __half22float2(*reinterpret_cast<__half2*>(&pair));
+}
+
+// Lane l has of token l / 4, of every 32 numbers of K, the 8 that begin at 8 (l % 4): 16 bytes, four registers.
+// first: the tile of K that this warp's first registers hold; tiles of a warp are kWarps apart.
+template <class T, class W>
+__device__ inline void load_tokens(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>::kWords], const ChainLink& l,
+                                   int first) {
+  const int lane = threadIdx.x % 32;
+  const int token = lane / 4;
+  const T* from = static_cast<const T*>(l.x) + token * l.x_stride;
+#pragma unroll
+  for (int t = 0; t < Chunk<W>::kTiles; ++t)
+#pragma unroll
+    for (int c = 0; c < Chunk<W>::kWords / 4; ++c) {
+      const int k = (first + t * kWarps) * W::kDepth + c * 32 + lane % 4 * 8;
+      uint4 v{};
+      if (token < l.tokens && k < l.depth) v = __ldcg(reinterpret_cast<const uint4*>(from + k));
+      x[t][c * 4] = v.x;
+      x[t][c * 4 + 1] = v.y;
+      x[t][c * 4 + 2] = v.z;
+      x[t][c * 4 + 3] = v.w;
+    }
+}
+
+// 1 / root mean square of each lane's token. Leaves the last chunk's tokens in x.
+template <class T, class W>
+__device__ inline float norm_factor(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>::kWords], const ChainLink& l,
+                                    int steps, float (&squares)[kWarps][8]) {
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  float square = 0.0f;
+  for (int begin = 0; begin < steps; begin += Chunk<W>::kSteps) {
+    load_tokens<T, W>(x, l, begin + warp);
+#pragma unroll
+    for (int t = 0; t < Chunk<W>::kTiles; ++t)
+#pragma unroll
+      for (int i = 0; i < Chunk<W>::kWords; ++i) {
+        const float2 pair = unpack2<T>(x[t][i]);
+        square += pair.x * pair.x + pair.y * pair.y;
+      }
+  }
+  square += __shfl_xor_sync(~0u, square, 1);
+  square += __shfl_xor_sync(~0u, square, 2);
+  if (lane % 4 == 0) squares[warp][lane / 4] = square;
+  meet_workers();
+  float all = 0.0f;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) all += squares[w][lane / 4];
+  return rsqrtf(all / l.depth + l.eps);
+}
+
+// Norms what load_tokens loaded; `share`: this block also stores its share of the result.
+template <class T, class W>
+__device__ inline void norm_tokens(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>::kWords], const ChainLink& l,
+                                   int first, float factor, bool share) {
+  const int lane = threadIdx.x % 32;
+  const int token = lane / 4;
+#pragma unroll
+  for (int t = 0; t < Chunk<W>::kTiles; ++t) {
+    const int tile = first + t * kWarps;
+    const bool stores = share && token < l.tokens && tile % gridDim.x == blockIdx.x;
+#pragma unroll
+    for (int c = 0; c < Chunk<W>::kWords / 4; ++c) {
+      const int k = tile * W::kDepth + c * 32 + lane % 4 * 8;
+      if (k >= l.depth) continue;
+      const float4 low = __ldg(reinterpret_cast<const float4*>(l.norm + k));
+      const float4 high = __ldg(reinterpret_cast<const float4*>(l.norm + k + 4));
+      const float w[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float2 pair = unpack2<T>(x[t][c * 4 + i]);
+        x[t][c * 4 + i] =
+            pack2<T>(pair.x * factor * (l.offset + w[i * 2]), pair.y * factor * (l.offset + w[i * 2 + 1]));
+      }
+      if (stores)
+        *reinterpret_cast<uint4*>(static_cast<T*>(l.normed) + token * l.normed_stride + k) =
+            uint4{x[t][c * 4], x[t][c * 4 + 1], x[t][c * 4 + 2], x[t][c * 4 + 3]};
+    }
+  }
+}
+
+// Tiles of codes were laid out for fragments in the order of K: lane l wants of every 32 numbers the pairs l % 4, + 4, + 8
+// and + 12. The four lanes of a token exchange what they have, a 4 x 4 matrix turned over.
+template <class W>
+__device__ inline void turn_tokens(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>::kWords]) {
+  const bool odd = threadIdx.x & 1;
+  const bool upper = threadIdx.x & 2;
+#pragma unroll
+  for (int t = 0; t < Chunk<W>::kTiles; ++t)
+#pragma unroll
+    for (int c = 0; c < Chunk<W>::kWords; c += 4) {
+      std::uint32_t(&v)[Chunk<W>::kWords] = x[t];
+      const std::uint32_t a = __shfl_xor_sync(~0u, odd ? v[c] : v[c + 1], 1);
+      const std::uint32_t b = __shfl_xor_sync(~0u, odd ? v[c + 2] : v[c + 3], 1);
+      (odd ? v[c] : v[c + 1]) = a;
+      (odd ? v[c + 2] : v[c + 3]) = b;
+      const std::uint32_t d = __shfl_xor_sync(~0u, upper ? v[c] : v[c + 2], 2);
+      const std::uint32_t e = __shfl_xor_sync(~0u, upper ? v[c + 1] : v[c + 3], 2);
+      (upper ? v[c] : v[c + 2]) = d;
+      (upper ? v[c + 1] : v[c + 3]) = e;
+    }
+}
+
+// sums[16, 8] += a tile of 16 rows at `at`, its K against the tokens in x. Lane l: rows l / 4 and + 8, tokens 2 (l % 4) and + 1.
+// Numbers: eight neighbours of a row are one load, and four pairs of the same K in both operands; their order does not
+// matter.
+template <class T>
+__device__ inline void multiply(float (&sums)[4], const std::uint32_t (&x)[8], std::uint32_t at, const ChainLink&) {
+  const int lane = threadIdx.x % 32;
+  const int row = lane / 4;
+#pragma unroll
+  for (int c = 0; c < 2; ++c) {
+    const std::uint32_t from = at + swizzled(row, lane % 4 + c * 4);
+    const uint4 low = load_shared_eight_as<uint4>(from);
+    const uint4 high = load_shared_eight_as<uint4>(from + 8 * 128);
+    mma_16816<T>(sums, low.x, high.x, low.y, high.y, x[c * 4], x[c * 4 + 1]);
+    mma_16816<T>(sums, low.z, high.z, low.w, high.w, x[c * 4 + 2], x[c * 4 + 3]);
+  }
+}
+
+// Codes: the sums of a group take its scale.
+template <class W>
+__device__ inline void multiply_tile(float (&sums)[4], const std::uint32_t (&x)[16], std::uint32_t at,
+                                     const ChainLink& l) {
+  using Bare = Codes<W::kCode, 0>;
+  const int lane = threadIdx.x % 32;
+  const Constants constants{W::kCode == quant::Code::int4 ? 0x000f000fu : 0x007f007fu, held(0x43004300)};
+  Factors f{{kOnes, kOnes}, {kInt4Zero, kInt4Zero}};
+  if (W::kCode == quant::Code::fp8) f.scale[0] = f.scale[1] = kFp8Unit;
+  const std::uint32_t codes = at + lane * 16;
+  const std::uint32_t line = at + W::kWarpCodes + lane / 4 * 4;
+  const int lines = W::kLines == 4 ? l.lines : W::kLines;
+  float part[2][4] = {};
+  uint4 words;
+#pragma unroll
+  for (int step = 0; step < 8; ++step) {
+    constexpr int kShare = W::kLines == 4 ? 2 : 8;  // steps that have one scale, at least
+    if (W::kCode == quant::Code::int4 && step % kShare == 0 && l.zeros) {
+      const std::uint32_t points = load_shared_word(line + (lines + step * lines / 8) * W::kLine);
+      f.zero[0] = __byte_perm(points, 0, 0x1010);
+      f.zero[1] = __byte_perm(points, 0, 0x3232);
+    }
+    if (step % W::kPlaneSteps == 0) words = load_shared_eight_as<uint4>(codes + step / W::kPlaneSteps * 512);
+    std::uint32_t a[4];
+    fragment<Bare>(a, words, step % W::kPlaneSteps, f, constants);
+    mma_16816<__nv_bfloat16>(part[step % 2], a[0], a[1], a[2], a[3], x[step * 2], x[step * 2 + 1]);
+    if ((step + 1) % kShare == 0) {
+      float2 scale{1.0f, 1.0f};
+      if (W::kLines > 0) {
+        scale = unpack2<__nv_bfloat16>(load_shared_word(line + step * lines / 8 * W::kLine));
+        if (W::kCode == quant::Code::fp8) scale = make_float2(scale.x * 0x1p-120f, scale.y * 0x1p-120f);
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        sums[i] += (part[0][i] + part[1][i]) * (i / 2 ? scale.y : scale.x);
+        part[0][i] = part[1][i] = 0.0f;
+      }
+    }
+  }
+}
+
+template <class T, class W>
+__global__ void __launch_bounds__(kThreads, 1) chain_kernel(const __grid_constant__ ChainCall c, int stages) {
+  extern __shared__ unsigned char shared_memory[];
+  __shared__ std::uint64_t barriers[2 * kMostStages];
+  __shared__ float squares[kWarps][8];
+  constexpr int kDepth = W::kDepth;
+  constexpr int kTiles = Chunk<W>::kTiles;
+  constexpr int kSteps = Chunk<W>::kSteps;
+  const std::uint32_t base = (static_cast<std::uint32_t>(__cvta_generic_to_shared(shared_memory)) + 127) & ~127u;
+  const std::uint32_t parts = base + kRingBytes;
+  const std::uint32_t full = static_cast<std::uint32_t>(__cvta_generic_to_shared(barriers));
+  const std::uint32_t empty = full + kMostStages * 8;
+  const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+  const int lane = threadIdx.x % 32;
+  const int piece = c.tile_bytes / 4;  // of a tile of 64 rows
+  const int blocks = gridDim.x;
+
+  let_next_start();
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < stages; ++s) {
+      barrier_init(full + s * 8, 1);
+      barrier_init(empty + s * 8, kWarps);
+    }
+    barrier_init_done();
+  }
+  __syncthreads();
+  int slot = 0;
+  std::uint32_t parity = 0;
+  const auto advance = [&] {
+    if (++slot == stages) {
+      slot = 0;
+      parity ^= 1;
+    }
+  };
+
+  if (warp == kWarps) {  // the warp that copies: no kernel writes weights, so it waits for none
+    for (int i = 0; i < c.links; ++i) {
+      const ChainLink& l = c.link[i];
+      const int units = (l.rows + kUnit - 1) / kUnit;
+      const int steps = (l.depth + kDepth - 1) / kDepth;
+      for (int first = blockIdx.x; first < units; first += kGroup * blocks)
+        for (int begin = 0; begin < steps; begin += kSteps)
+          for (int unit = first; unit < min(units, first + kGroup * blocks); unit += blocks) {
+            const char* tiles = l.tiles + static_cast<std::int64_t>(unit / 4) * steps * c.tile_bytes + unit % 4 * piece;
+            for (int at = begin; at < min(steps, begin + kSteps); at += kWarps) {
+              barrier_wait(empty + slot * 8, parity ^ 1);
+              const int count = min(kWarps, steps - at);
+              if (lane == 0) barrier_expect(full + slot * 8, count * piece);
+              __syncwarp();
+              if (lane < count)
+                copy_bytes(base + (slot * kWarps + lane) * piece,
+                           tiles + static_cast<std::int64_t>(at + lane) * c.tile_bytes, piece, full + slot * 8);
+              advance();
+            }
+          }
+    }
+    return;
+  }
+
+  std::uint32_t x[kTiles][Chunk<W>::kWords];
+  int half = 0;  // of the sums' memory
+  for (int i = 0; i < c.links; ++i) {
+    const ChainLink& l = c.link[i];
+    const Epilogue& e = l.epilogue;
+    const int units = (l.rows + kUnit - 1) / kUnit;
+    const int steps = (l.depth + kDepth - 1) / kDepth;
+    const bool whole = steps <= kSteps;  // the registers hold all of K
+    if (i == 0)
+      wait_for_previous();
+    else
+      meet_blocks(c.meeting);
+    const float factor = l.norm ? norm_factor<T, W>(x, l, steps, squares) : 0.0f;
+    for (int first = blockIdx.x; first < units; first += kGroup * blocks) {
+      const int count = min(kGroup, (units - first + blocks - 1) / blocks);
+      // What the last sums become: a thread of the first warps has rows `row` and + 8, tokens `token` and + 1, of unit `warp`.
+      const int row = (first + warp * blocks) * kUnit + lane / 4;
+      const int token = lane % 4 * 2;
+      float residual[4] = {};
+      if (warp < count && e.residual) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+          if (row + j / 2 * 8 < l.rows && token + j % 2 < l.tokens) {
+            const auto bits = __ldcg(reinterpret_cast<const unsigned short*>(e.residual) +
+                                     (token + j % 2) * e.residual_stride + row + j / 2 * 8);
+            residual[j] = to_float(*reinterpret_cast<const T*>(&bits));
+          }
+      }
+      for (int begin = 0; begin < steps; begin += kSteps) {
+        if (!whole || first == static_cast<int>(blockIdx.x)) {
+          if (!whole || !l.norm) load_tokens<T, W>(x, l, begin + warp);
+          if (l.norm) norm_tokens<T, W>(x, l, begin + warp, factor, first == static_cast<int>(blockIdx.x));
+          if constexpr (W::kCodes) turn_tokens<W>(x);
+        }
+        for (int g = 0; g < count; ++g) {
+          float sums[4] = {};
+#pragma unroll
+          for (int t = 0; t < kTiles; ++t) {
+            if (begin + t * kWarps < steps) {
+              barrier_wait(full + slot * 8, parity);
+              if (begin + t * kWarps + warp < steps) {
+                const std::uint32_t at = base + (slot * kWarps + warp) * piece;
+                if constexpr (W::kCodes)
+                  multiply_tile<W>(sums, x[t], at, l);
+                else
+                  multiply<T>(sums, x[t], at, l);
+              }
+              __syncwarp();
+              if (lane == 0) barrier_arrive(empty + slot * 8);
+              advance();
+            }
+          }
+          const std::uint32_t to = parts + (((half * kGroup + g) * kWarps + warp) * 32 + lane) * 16;
+          if (begin > 0) {
+            const float4 before = load_shared(to);
+            sums[0] += before.x;
+            sums[1] += before.y;
+            sums[2] += before.z;
+            sums[3] += before.w;
+          }
+          asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(sums[0]), "f"(sums[1]), "f"(sums[2]),
+                       "f"(sums[3])
+                       : "memory");
+        }
+      }
+      meet_workers();
+      if (warp < count) {
+        float values[4] = {};
+#pragma unroll
+        for (int w = 0; w < kWarps; ++w) {
+          const float4 part = load_shared(parts + (((half * kGroup + warp) * kWarps + w) * 32 + lane) * 16);
+          values[0] += part.x;
+          values[1] += part.y;
+          values[2] += part.z;
+          values[3] += part.w;
+        }
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const int n = row + j / 2 * 8;
+          values[j] *= e.scale;
+          if (W::kCodes && l.row_scales && n < l.rows) values[j] *= l.row_scales[n];
+          if (e.bias && n < l.rows) values[j] += e.bias[n];
+        }
+        if (l.gated) {
+          const int column = (row - lane / 4) / 2 + lane / 4;
+#pragma unroll
+          for (int j = 0; j < 2; ++j)
+            if (row < l.rows && token + j < l.tokens)
+              static_cast<T*>(l.out)[(token + j) * l.out_stride + column] =
+                  from_float<T>(activate(e.activation, values[j], 0.0f) * values[j + 2]);
+        } else {
+#pragma unroll
+          for (int j = 0; j < 4; ++j) {
+            const int n = row + j / 2 * 8;
+            if (n >= l.rows || token + j % 2 >= l.tokens) continue;
+            const float value = activate(e.activation, values[j], 0.0f) + residual[j];
+            const std::int64_t to = (token + j % 2) * l.out_stride + n;
+            if (l.floats)
+              static_cast<float*>(l.out)[to] = value;
+            else
+              static_cast<T*>(l.out)[to] = from_float<T>(value);
+          }
+        }
+      }
+      half ^= 1;
+    }
+  }
+}
+
+#else
+
+template <class T, class W>
+__global__ void chain_kernel(const __grid_constant__ ChainCall, int) {}
+
+#endif
+
+template <class T, class W>
+void start(const Context& c, const ChainCall& chain) {
+  static const cudaError_t allowed =
+      cudaFuncSetAttribute(chain_kernel<T, W>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+  check(allowed, "linear");
+  const int stages = std::min(kMostStages, kRingBytes / (kWarps * chain.tile_bytes / 4));
+  launch(c, chain_kernel<T, W>, dim3(static_cast<unsigned>(c.multiprocessors)), kThreads, kShared, 1, chain, stages);
+}
+
+template <quant::Code kCode>
+void start_codes(const Context& c, const ChainCall& chain) {
+  constexpr int kUsual = kCode == quant::Code::int4 ? 1 : 0;
+  if (chain.link[0].lines == kUsual)
+    start<__nv_bfloat16, Codes<kCode, kUsual>>(c, chain);
+  else
+    start<__nv_bfloat16, Codes<kCode, 4>>(c, chain);
+}
+
+}  // namespace
+
+void launch_chain(const Context& c, const ChainCall& chain, const DeviceLinear& weight) {
+  if (!weight.format) {
+    if (weight.dtype == core::DType::bf16)
+      start<__nv_bfloat16, Plain>(c, chain);
+    else
+      start<__half, Plain>(c, chain);
+  } else if (weight.format->code == quant::Code::int4) {
+    start_codes<quant::Code::int4>(c, chain);
+  } else if (weight.format->code == quant::Code::int8) {
+    start_codes<quant::Code::int8>(c, chain);
+  } else {
+    start_codes<quant::Code::fp8>(c, chain);
+  }
+}
+
+}  // namespace fastllm::cuda
