@@ -185,11 +185,12 @@ void steps(Bench& bench, const Model& m, const std::vector<int>& batches, int co
         device::Op op;
         std::vector<View> in, out;
         const device::PackedLinear* linear;
+        bool passing;
       };
       std::deque<Step> all_steps;
       const auto go = [&](const char* name, const device::Op& op, std::vector<View> inputs, std::vector<View> outputs,
-                          const device::PackedLinear* linear = nullptr) {
-        if (!without.contains(name)) all_steps.push_back({op, std::move(inputs), std::move(outputs), linear});
+                          const device::PackedLinear* linear = nullptr, bool passing = false) {
+        if (!without.contains(name)) all_steps.push_back({op, std::move(inputs), std::move(outputs), linear, passing});
       };
       device::Linear gated;
       gated.gated = true;
@@ -200,20 +201,20 @@ void steps(Bench& bench, const Model& m, const std::vector<int>& batches, int co
         attention.write.rope.rotary_dim = m.head_dim;
         attention.write.layer = attention.attention.layer = i;
         attention.attention.scale = 0.125f;
-        go("norm", device::RmsNorm{}, {x, w}, {n});
+        go("norm", device::RmsNorm{}, {x, w}, {n}, nullptr, true);
         go("qkv", device::Linear{}, {n}, {all}, layer.qkv.get());
         go("attention", attention,
            {heads_of(0, m.heads), heads_of(m.heads, m.kv_heads), heads_of(m.heads + m.kv_heads, m.kv_heads), at, f},
            {a});
         go("o", device::Linear{true}, {flat, x}, {x}, layer.o.get());
-        go("norm", device::RmsNorm{}, {x, w}, {n});
-        go("gate_up", gated, {n}, {in}, layer.gate_up.get());
+        go("norm", device::RmsNorm{}, {x, w}, {n}, nullptr, true);
+        go("gate_up", gated, {n}, {in}, layer.gate_up.get(), true);
         go("down", device::Linear{true}, {in, x}, {x}, layer.down.get());
       }
-      go("norm", device::RmsNorm{}, {x, w}, {n});
+      go("norm", device::RmsNorm{}, {x, w}, {n}, nullptr, true);
       go("head", device::Linear{}, {n}, {out}, head.get());
       std::vector<device::OpCall> calls;
-      for (const Step& one : all_steps) calls.push_back({one.op, one.in, one.out, one.linear});
+      for (const Step& one : all_steps) calls.push_back({one.op, one.in, one.out, one.linear, one.passing});
       if (joined) return bench.gpu().run_all(calls, &staged);
       for (const device::OpCall& call : calls) bench.gpu().run(call, &staged);
     };

@@ -63,6 +63,7 @@ struct OpCall {
   std::span<const View> in;
   std::span<const View> out;
   const PackedLinear* linear = nullptr;  // for Linear
+  bool passing = false;  // nobody but the next call reads `out`
 };
 
 // Ops that were recorded once and run again as one launch (a CUDA graph), on the operands they were recorded with.

@@ -364,6 +364,11 @@ void Program::build_instructions() {
     return added;
   };
   std::vector<std::size_t> instruction_of(graph_.nodes.size());
+  std::vector<int> uses(graph_.values.size(), 0);  // by nodes and taps
+  for (const Node& node : graph_.nodes)
+    for (int id : node.inputs) ++uses[index(id)];
+  for (const Tap& tap : graph_.taps) ++uses[index(tap.value)];
+  std::size_t last_node = 0;
   for (std::size_t i = 0; i < graph_.nodes.size(); ++i) {
     const Node& node = graph_.nodes[i];
     if (is_view(node)) continue;
@@ -377,8 +382,15 @@ void Program::build_instructions() {
     }
     instructions_.push_back({std::get<device::Op>(node.op), std::span(views_).subspan(begin, middle - begin),
                              std::span(views_).subspan(middle, views_.size() - middle), packed_[i].get()});
-    by_rows_.push_back(!node.outputs.empty() &&
-                       graph_.values[index(node.outputs[0])].type.lead == Lead::rows);
+    if (instructions_.size() > 1) {  // what passes from the call before to this one alone
+      const Node& before = graph_.nodes[last_node];
+      device::OpCall& call = instructions_[instructions_.size() - 2];
+      call.passing = before.outputs.size() == 1 && before.outputs[0] != graph_.output &&
+                     uses[index(before.outputs[0])] == 1 &&
+                     std::ranges::find(node.inputs, before.outputs[0]) != node.inputs.end();
+    }
+    last_node = i;
+    by_rows_.push_back(!node.outputs.empty() && graph_.values[index(node.outputs[0])].type.lead == Lead::rows);
   }
   tap_places_.clear();
   for (const Tap& tap : graph_.taps) tap_places_.push_back({0, tap.pattern ? nullptr : add_view(tap.value), nullptr});

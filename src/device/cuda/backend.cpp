@@ -94,9 +94,11 @@ CudaBackend::CudaBackend(int ordinal) : ordinal_(ordinal), moves_(std::make_shar
 #if FASTLLM_CUDA_SM90A
   context_.hopper = properties.major == 9 && properties.minor == 0;
 #endif
-  meeting_ = allocate(sizeof(*context_.meeting));
-  context_.meeting = static_cast<unsigned long long*>(meeting_->data());
-  check(cudaMemsetAsync(context_.meeting, 0, sizeof(*context_.meeting), stream), "device");
+  if (context_.hopper) {
+    exchange_ = allocate(kExchangeBytes);
+    context_.exchange = static_cast<char*>(exchange_->data());
+    reset_exchange(context_);
+  }
 }
 
 CudaBackend::~CudaBackend() {
@@ -513,13 +515,18 @@ void CudaBackend::run_all(std::span<const device::OpCall> calls, const device::S
   use();
   Context context = context_;
   context.deterministic = step && step->deterministic;
-  while (!calls.empty()) {
-    std::size_t taken = run_chain(context, calls);
-    if (taken == 0) {
-      run(calls[0], step);
-      taken = 1;
+  const std::vector<std::unique_ptr<Chain>> chains = find_chains(context, calls);
+  try {
+    std::size_t at = 0;
+    for (const std::unique_ptr<Chain>& chain : chains) {
+      for (; at < chain->first; ++at) run(calls[at], step);
+      chain->run(context);
+      at += chain->count;
     }
-    calls = calls.subspan(taken);
+    for (; at < calls.size(); ++at) run(calls[at], step);
+  } catch (...) {
+    if (!chains.empty()) reset_exchange(context_);
+    throw;
   }
 }
 

@@ -46,7 +46,7 @@ class CudaBackend final : public device::Backend {
   std::shared_ptr<CUstream_st> stream_;
   Workspace workspace_;
   std::shared_ptr<core::Storage> workspace_storage_;
-  std::shared_ptr<core::Storage> meeting_;
+  std::shared_ptr<core::Storage> exchange_;
   Context context_;
   struct Staging {  // two in turn: the copy of the step before may still wait for the step before that
     void* host = nullptr;  // pinned

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "device/backend.h"
 #include "quant/format.h"
@@ -44,7 +46,7 @@ struct Context {
   bool tensor_cores = false;  // 16-bit products of 16 x 8 x 16 and asynchronous copies: compute capability 8.0
   bool overlapped = false;  // programmatic dependent launch (compute capability 9.0 and above)
   bool hopper = false;      // compute capability 9.0, and this build has code for sm_90a
-  unsigned long long* meeting = nullptr;  // where the blocks of a chain count each other
+  char* exchange = nullptr;  // where the blocks of a chain leave results for each other (chain.cuh)
   bool deterministic = false;  // orders of sums follow from a weight's shape and a key's position alone
 };
 
@@ -88,8 +90,16 @@ void linear_int4(const Context&, const device::Linear&, const View& x, const Vie
 // False, and nothing was launched: not the GPU, dtype or alignment for it.
 bool linear_hopper(const Context&, const device::Linear&, const View& x, const View* residual, const DeviceLinear&,
                    const View& out);
-// Runs the first of these ops, as many of them as can be one kernel (kernels/chain.cu), and says how many; 0: none.
-std::size_t run_chain(const Context&, std::span<const device::OpCall> calls);
+// Neighbouring ops that can be one kernel (kernels/chain.cu): which they are, and running them. Chains of one list run in their order
+// on one stream, and so do lists.
+constexpr std::size_t kExchangeBytes = std::size_t{8} << 20;
+struct Chain {
+  virtual ~Chain() = default;
+  std::size_t first = 0, count = 0;  // of the calls
+  virtual void run(const Context&) const = 0;
+};
+std::vector<std::unique_ptr<Chain>> find_chains(const Context&, std::span<const device::OpCall> calls);
+void reset_exchange(const Context&);  // before the first chain, and after one that may not have run
 void matmul(const Context&, const View& a, const View& b, const View& out);
 void rms_norm(const Context&, const device::RmsNorm&, const View& x, const View& weight, const View& out);
 void add_rms_norm(const Context&, const device::AddRmsNorm&, const View& x, const View& residual, const View& weight,

@@ -28,8 +28,8 @@ Weight weight(std::int64_t rows, std::int64_t depth, DType dtype, const std::opt
   const device::LinearPart part{w, b};
   const device::LinearPart exact{
       format ? quant::dequantize(quant::quantize(*format, w), DType::f32) : convert(w, DType::f32), b};
-  return {gpu()->pack_linear({&part, 1}, {.gated = gated, .own = true, .format = format}), cpu().pack_linear({&exact, 1}),
-          rows};
+  return {gpu()->pack_linear({&part, 1}, {.gated = gated, .own = true, .format = format}),
+          cpu().pack_linear({&exact, 1}), rows};
 }
 
 // Both devices' memory of one value.
@@ -50,20 +50,21 @@ struct Run {
   std::deque<std::vector<View>> views;
   std::vector<device::OpCall> calls;
   void add(const device::Op& op, std::vector<View> in, std::vector<View> out,
-           const device::PackedLinear* linear = nullptr) {
+           const device::PackedLinear* linear = nullptr, bool passing = false) {
     ops.push_back(op);
     views.push_back(std::move(in));
     const auto& from = views.back();
     views.push_back(std::move(out));
-    calls.push_back({ops.back(), from, views.back(), linear});
+    calls.push_back({ops.back(), from, views.back(), linear, passing});
   }
 };
 
 // What a decoder's layer has between its attention and the next one's: o + residual, norm, gate and up, down + residual,
 // norm, q k v; then norm and a product into float32.
 void layer(const Sizes& n, std::int64_t tokens, DType dtype, const std::optional<quant::Format>& format, float offset,
-           double bound) {
-  const Weight o = weight(n.hidden, n.hidden, dtype, format), gate_up = weight(2 * n.ffn, n.hidden, dtype, format, true),
+           double bound, bool passing) {
+  const Weight o = weight(n.hidden, n.hidden, dtype, format),
+               gate_up = weight(2 * n.ffn, n.hidden, dtype, format, true),
                down = weight(n.hidden, n.ffn, dtype, format), qkv = weight(n.qkv, n.hidden, dtype, format, false, true),
                head = weight(n.qkv + 8, n.hidden, dtype, format);
   const Pair attended = pair_of(random_tensor({tokens, n.hidden}, dtype, 1.0f)),
@@ -85,16 +86,21 @@ void layer(const Sizes& n, std::int64_t tokens, DType dtype, const std::optional
 
   Run there;
   there.add(add, {view(attended.gpu), view(residual.gpu)}, {view(h.gpu)}, o.gpu.get());
-  there.add(rms, {view(h.gpu), view(norm.gpu)}, {view(normed.gpu)});
-  there.add(gated, {view(normed.gpu)}, {view(inner.gpu)}, gate_up.gpu.get());
+  there.add(rms, {view(h.gpu), view(norm.gpu)}, {view(normed.gpu)}, nullptr, passing);
+  there.add(gated, {view(normed.gpu)}, {view(inner.gpu)}, gate_up.gpu.get(), passing);
   there.add(add, {view(inner.gpu), view(h.gpu)}, {view(h2.gpu)}, down.gpu.get());
-  there.add(rms, {view(h2.gpu), view(norm.gpu)}, {view(normed2.gpu)});
+  there.add(rms, {view(h2.gpu), view(norm.gpu)}, {view(normed2.gpu)}, nullptr, passing);
   there.add(device::Linear{}, {view(normed2.gpu)}, {view(q.gpu)}, qkv.gpu.get());
-  there.add(device::Linear{}, {view(normed2.gpu)}, {view(logits.gpu)}, head.gpu.get());
+  if (!passing) there.add(device::Linear{}, {view(normed2.gpu)}, {view(logits.gpu)}, head.gpu.get());
   gpu()->run_all(there.calls, nullptr);
 
   // The CPU, whose activations are float32, takes each input as the GPU has it: one op's rounding is not the next one's error.
-  const auto check = [&](const char* name, Pair& value) {
+  // What passes from an op to the next alone, a chain keeps to itself: the CPU's own, rounded.
+  const auto check = [&](const char* name, Pair& value, bool kept = false) {
+    if (kept) {
+      value.cpu = convert(convert(value.cpu, dtype), DType::f32);
+      return;
+    }
     const Tensor got = convert(home(value.gpu), DType::f32);
     const double error = distance(got, value.cpu);
     if (!CHECK(error <= bound))
@@ -112,19 +118,27 @@ void layer(const Sizes& n, std::int64_t tokens, DType dtype, const std::optional
   here(add, {view(attended.cpu), view(residual.cpu)}, h.cpu, o.cpu.get());
   check("o", h);
   here(rms, {view(h.cpu), view(norm_host)}, normed.cpu);
-  check("norm", normed);
+  check("norm", normed, passing);
   here(device::Linear{}, {view(normed.cpu)}, both.cpu, gate_up.cpu.get());
   here(device::GatedActivation{device::Activation::silu},
        {view(both.cpu.slice(1, 0, n.ffn)), view(both.cpu.slice(1, n.ffn, 2 * n.ffn))}, inner.cpu);
-  check("gate_up", inner);
+  check("gate_up", inner, passing);
   here(add, {view(inner.cpu), view(h.cpu)}, h2.cpu, down.cpu.get());
   check("down", h2);
   here(rms, {view(h2.cpu), view(norm_host)}, normed2.cpu);
-  check("norm 2", normed2);
+  check("norm 2", normed2, passing);
   here(device::Linear{}, {view(normed2.cpu)}, q.cpu, qkv.cpu.get());
   check("qkv", q);
+  if (passing) return;
   here(device::Linear{}, {view(normed2.cpu)}, logits.cpu, head.cpu.get());
   check("head", logits);
+}
+
+// With norms and inner results that the chain keeps, and without.
+void layers(const Sizes& n, std::int64_t tokens, DType dtype, const std::optional<quant::Format>& format, float offset,
+            double bound) {
+  layer(n, tokens, dtype, format, offset, bound, true);
+  layer(n, tokens, dtype, format, offset, bound, false);
 }
 
 }  // namespace
@@ -133,22 +147,23 @@ TEST("numbers: models' sizes and odd ones") {
   if (!gpu()) return;
   for (const DType dtype : {DType::bf16, DType::f16})
     for (const std::int64_t tokens : {1, 3, 8}) {
-      layer({128, 344, 72}, tokens, dtype, {}, 0.0f, 6e-3);
-      layer({896, 4864, 1152}, tokens, dtype, {}, 0.0f, 6e-3);
-      layer({1024, 3072, 4096}, tokens, dtype, {}, 1.0f, 6e-3);
+      layers({128, 344, 72}, tokens, dtype, {}, 0.0f, 6e-3);
+      layers({896, 4864, 1152}, tokens, dtype, {}, 0.0f, 6e-3);
+      layers({1024, 3072, 4096}, tokens, dtype, {}, 1.0f, 6e-3);
     }
-  layer({4096, 14336, 6144}, 8, DType::bf16, {}, 0.0f, 6e-3);   // K of down in four chunks
-  layer({5120, 1000, 2000}, 5, DType::bf16, {}, 0.0f, 6e-3);   // a norm over more than a chunk
+  layers({4096, 14336, 6144}, 8, DType::bf16, {}, 0.0f, 6e-3);  // K of down in four chunks
+  layers({5120, 1000, 2000}, 5, DType::bf16, {}, 0.0f, 6e-3);  // a norm over more than a chunk
 }
 
 TEST("codes: every format") {
   if (!gpu()) return;
   for (const std::string& name : quant::format_names()) {
     const quant::Format format = quant::format_of(name);
-    for (const std::int64_t tokens : {1, 5, 8}) layer({384, 1368, 264}, tokens, DType::bf16, format, 0.0f, 8e-3);
-    layer({896, 4864, 1152}, 2, DType::bf16, format, 0.0f, 8e-3);
-    layer({4224, 4608, 520}, 3, DType::bf16, format, 0.0f, 8e-3);
+    for (const std::int64_t tokens : {1, 5, 8}) layers({384, 1368, 264}, tokens, DType::bf16, format, 0.0f, 8e-3);
+    layers({896, 1864, 1152}, 2, DType::bf16, format, 0.0f, 8e-3);
   }
+  for (const char* const name : {"fp8", "int8_g32", "int4", "int4_asym_g64"})
+    layer({5248, 6208, 520}, 3, DType::bf16, quant::format_of(name), 0.0f, 8e-3, true);
 }
 
 TEST("many chains one after another give the same bits") {
@@ -173,7 +188,8 @@ TEST("many chains one after another give the same bits") {
 TEST("a token's bits do not depend on the others") {
   if (!gpu()) return;
   const Weight w = weight(1000, 896, DType::bf16, quant::format_of("int4"));
-  const Tensor x = gpu()->place(random_tensor({8, 896}, DType::bf16, 1.0f)), all = gpu()->place(poisoned({8, 1000}, DType::bf16)),
+  const Tensor x = gpu()->place(random_tensor({8, 896}, DType::bf16, 1.0f)),
+               all = gpu()->place(poisoned({8, 1000}, DType::bf16)),
                one = gpu()->place(poisoned({1, 1000}, DType::bf16));
   Run together;
   together.add(device::Linear{}, {view(x)}, {view(all)}, w.gpu.get());

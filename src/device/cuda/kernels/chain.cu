@@ -1,11 +1,16 @@
 // A chain: products with up to 8 tokens one after another, and the norms before them, as one kernel of one block a
 // multiprocessor. What a decode step loses between products is the time in which nobody reads weights: blocks that end,
 // start, fetch their first tiles, meet. Here one warp streams the weights of all products of the chain through one ring,
-// ahead of whoever waits, while eight warps multiply and all blocks meet between products.
+// ahead of whoever waits, while eight warps multiply.
 //
 // A block takes units of 16 rows of W, every gridDim.x-th; its warps take tiles of a unit along K in turn and add their
 // sums in their order, through shared memory. The tokens lie in registers as fragments of the products' right operand,
 // fetched (and normed) once a product. No result depends on the other tokens.
+//
+// Blocks meet nowhere. A result goes to memory, as its op says, and to the exchange, where it is its own signal: a pair of
+// 16-bit numbers is there once it is not all ones, the bits of a NaN that no rounding makes. So a product costs one
+// store on its way out and one load on its way in, not a barrier's round trips between them. (Data that are their own flags: the
+// LL protocol of NCCL sends each with a flag beside it.)
 //
 // Blocks that wait for each other must all be resident: one block a multiprocessor, and the kernels before end without
 // them. On a device one stream runs all (CudaBackend), so that no two chains meet.
@@ -22,12 +27,14 @@ namespace {
 constexpr int kWarps = 8;  // that multiply
 constexpr int kWorkers = kWarps * 32;
 constexpr int kThreads = kWorkers + 32;
-constexpr int kUnit = 16;   // rows of W
-constexpr int kGroup = 2;   // units whose sums are added together
+constexpr int kUnit = 16;  // rows of W
+constexpr int kGroup = 2;  // units whose sums are added together
 constexpr int kRingBytes = 128 * 1024;
 constexpr int kMostStages = 16;
 constexpr int kPartBytes = 2 * kGroup * kWarps * 512;  // two groups' sums of all warps
 constexpr int kShared = kRingBytes + kPartBytes + 128;
+constexpr int kHeld = 64;  // registers of a thread that hold tokens
+constexpr std::uint32_t kAbsent = 0xffffffffu;
 
 // 64 rows of a tile of 16-bit numbers: rows of 128 bytes whose 16-byte columns are permuted by the row.
 struct Plain {
@@ -38,7 +45,7 @@ struct Plain {
 template <class W>
 struct Chunk {  // what a warp's registers hold of the tokens
   static constexpr int kWords = W::kDepth / 8;  // of a tile
-  static constexpr int kTiles = 64 / kWords;
+  static constexpr int kTiles = kHeld / kWords;
   static constexpr int kSteps = kTiles * kWarps;  // tiles of all warps
 };
 
@@ -48,122 +55,100 @@ __device__ inline void meet_workers() {
   asm volatile("bar.sync 1, %0;" ::"n"(kWorkers) : "memory");
 }
 
-// All blocks' workers; what was stored before is seen by ordinary loads that miss the first cache after.
-__device__ inline void meet_blocks(unsigned long long* arrivals) {
-  meet_workers();
-  if (threadIdx.x == 0) {
-    unsigned long long ticket;
-    asm volatile("atom.add.acq_rel.gpu.global.u64 %0, [%1], 1;" : "=l"(ticket) : "l"(arrivals) : "memory");
-    const unsigned long long all = (ticket / gridDim.x + 1) * gridDim.x;
-    unsigned long long now;
-    do {
-      asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(now) : "l"(arrivals) : "memory");
-    } while (now < all);
-  }
-  meet_workers();
+__device__ inline uint4 load_relaxed(const void* from) {
+  uint4 v;
+  asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(from)
+               : "memory");
+  return v;
+}
+__device__ inline bool absent(const uint4& v) {
+  return v.x == kAbsent || v.y == kAbsent || v.z == kAbsent || v.w == kAbsent;
 }
 
-template <class T>
-__device__ inline float2 unpack2(std::uint32_t pair);
-template <>
-__device__ inline float2 unpack2<__nv_bfloat16>(std::uint32_t pair) {
+__device__ inline float2 unpack2(std::uint32_t pair) {
   return __bfloat1622float2(*reinterpret_cast<__nv_bfloat162*>(&pair));
 }
-template <>
-__device__ inline float2 unpack2<__half>(std::uint32_t pair) {
-  return __half22float2(*reinterpret_cast<__half2*>(&pair));
-}
+
+// What a link reads: memory that is there, or the exchange as it fills.
+struct Source {
+  const char* data;
+  std::int64_t stride;  // bytes
+  bool exchanged;
+};
 
 // Lane l has of token l / 4, of every 32 numbers of K, the 8 that begin at 8 (l % 4): 16 bytes, four registers.
 // first: the tile of K that this warp's first registers hold; tiles of a warp are kWarps apart.
-template <class T, class W>
-__device__ inline void load_tokens(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>::kWords], const ChainLink& l,
-                                   int first) {
+template <class W>
+__device__ inline void load_tokens(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>::kWords], const Source& source,
+                                   const ChainLink& l, int first, int steps) {
   const int lane = threadIdx.x % 32;
   const int token = lane / 4;
-  const T* from = static_cast<const T*>(l.x) + token * l.x_stride;
-#pragma unroll
-  for (int t = 0; t < Chunk<W>::kTiles; ++t)
-#pragma unroll
-    for (int c = 0; c < Chunk<W>::kWords / 4; ++c) {
-      const int k = (first + t * kWarps) * W::kDepth + c * 32 + lane % 4 * 8;
-      uint4 v{};
-      if (token < l.tokens && k < l.depth) v = __ldcg(reinterpret_cast<const uint4*>(from + k));
-      x[t][c * 4] = v.x;
-      x[t][c * 4 + 1] = v.y;
-      x[t][c * 4 + 2] = v.z;
-      x[t][c * 4 + 3] = v.w;
+  const char* from = source.data + token * source.stride;
+  const int k0 = first * W::kDepth + lane % 4 * 8;
+  const int end = token < l.tokens ? l.depth : 0;
+  // Of many tokens one piece a lane is asked for until it is there, lest asking crowd out the weights; then all, until they are.
+  if (source.exchanged && l.tokens > 2) {
+    const bool mine = k0 < end;
+    while (mine && absent(load_relaxed(from + k0 * 2))) {
     }
+    __syncwarp();
+  }
+  bool again;
+  do {
+    again = false;
+#pragma unroll
+    for (int t = 0; t < Chunk<W>::kTiles; ++t) {
+      if (t > 0 && first + t * kWarps >= steps) break;  // the same for the whole warp
+#pragma unroll
+      for (int c = 0; c < Chunk<W>::kWords / 4; ++c) {
+        const int k = k0 + t * kWarps * W::kDepth + c * 32;
+        uint4 v{};
+        if (k < end) v = load_relaxed(from + k * 2);
+        x[t][c * 4] = v.x;
+        x[t][c * 4 + 1] = v.y;
+        x[t][c * 4 + 2] = v.z;
+        x[t][c * 4 + 3] = v.w;
+      }
+    }
+    if (source.exchanged) {
+#pragma unroll
+      for (int t = 0; t < Chunk<W>::kTiles; ++t) {
+        if (t > 0 && first + t * kWarps >= steps) break;
+#pragma unroll
+        for (int i = 0; i < Chunk<W>::kWords; ++i) again = again || x[t][i] == kAbsent;
+      }
+      again = __any_sync(~0u, again);
+    }
+  } while (again);
 }
 
-// 1 / root mean square of each lane's token. Leaves the last chunk's tokens in x.
-template <class T, class W>
-__device__ inline float norm_factor(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>::kWords], const ChainLink& l,
-                                    int steps, float (&squares)[kWarps][8]) {
-  const int warp = threadIdx.x / 32;
-  const int lane = threadIdx.x % 32;
-  float square = 0.0f;
-  for (int begin = 0; begin < steps; begin += Chunk<W>::kSteps) {
-    load_tokens<T, W>(x, l, begin + warp);
-#pragma unroll
-    for (int t = 0; t < Chunk<W>::kTiles; ++t)
-#pragma unroll
-      for (int i = 0; i < Chunk<W>::kWords; ++i) {
-        const float2 pair = unpack2<T>(x[t][i]);
-        square += pair.x * pair.x + pair.y * pair.y;
-      }
-  }
-  square += __shfl_xor_sync(~0u, square, 1);
-  square += __shfl_xor_sync(~0u, square, 2);
-  if (lane % 4 == 0) squares[warp][lane / 4] = square;
-  meet_workers();
+// 1 / root mean square of this warp's token, from what the blocks of the link before left.
+__device__ inline float norm_factor(const float* squares, int count, int depth, float eps) {
   float all = 0.0f;
-#pragma unroll
-  for (int w = 0; w < kWarps; ++w) all += squares[w][lane / 4];
-  return rsqrtf(all / l.depth + l.eps);
-}
-
-// Norms what load_tokens loaded; `share`: this block also stores its share of the result.
-template <class T, class W>
-__device__ inline void norm_tokens(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>::kWords], const ChainLink& l,
-                                   int first, float factor, bool share) {
-  const int lane = threadIdx.x % 32;
-  const int token = lane / 4;
-#pragma unroll
-  for (int t = 0; t < Chunk<W>::kTiles; ++t) {
-    const int tile = first + t * kWarps;
-    const bool stores = share && token < l.tokens && tile % gridDim.x == blockIdx.x;
-#pragma unroll
-    for (int c = 0; c < Chunk<W>::kWords / 4; ++c) {
-      const int k = tile * W::kDepth + c * 32 + lane % 4 * 8;
-      if (k >= l.depth) continue;
-      const float4 low = __ldg(reinterpret_cast<const float4*>(l.norm + k));
-      const float4 high = __ldg(reinterpret_cast<const float4*>(l.norm + k + 4));
-      const float w[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float2 pair = unpack2<T>(x[t][c * 4 + i]);
-        x[t][c * 4 + i] =
-            pack2<T>(pair.x * factor * (l.offset + w[i * 2]), pair.y * factor * (l.offset + w[i * 2 + 1]));
-      }
-      if (stores)
-        *reinterpret_cast<uint4*>(static_cast<T*>(l.normed) + token * l.normed_stride + k) =
-            uint4{x[t][c * 4], x[t][c * 4 + 1], x[t][c * 4 + 2], x[t][c * 4 + 3]};
-    }
+  for (int i = threadIdx.x % 32; i < count; i += 32) {
+    float square;
+    do {
+      asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];" : "=f"(square) : "l"(squares + i) : "memory");
+    } while (__float_as_uint(square) == kAbsent);
+    all += square;
   }
+  return rsqrtf(warp_sum(all) / depth + eps);
 }
 
-// Tiles of codes were laid out for fragments in the order of K: lane l wants of every 32 numbers the pairs l % 4, + 4, + 8
+// For tokens from memory: tiles of codes were laid out for fragments in the order of K: lane l wants of every 32 numbers the pairs l % 4, + 4, + 8
 // and + 12. The four lanes of a token exchange what they have, a 4 x 4 matrix turned over.
 template <class W>
-__device__ inline void turn_tokens(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>::kWords]) {
+__device__ inline void turn_tokens(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>::kWords], int first, int steps) {
   const bool odd = threadIdx.x & 1;
   const bool upper = threadIdx.x & 2;
 #pragma unroll
-  for (int t = 0; t < Chunk<W>::kTiles; ++t)
+  for (int t = 0; t < Chunk<W>::kTiles; ++t) {
+    if (t > 0 && first + t * kWarps >= steps) break;
 #pragma unroll
     for (int c = 0; c < Chunk<W>::kWords; c += 4) {
-      std::uint32_t(&v)[Chunk<W>::kWords] = x[t];
+      std::uint32_t (&v)[Chunk<W>::kWords] = x[t];
       const std::uint32_t a = __shfl_xor_sync(~0u, odd ? v[c] : v[c + 1], 1);
       const std::uint32_t b = __shfl_xor_sync(~0u, odd ? v[c + 2] : v[c + 3], 1);
       (odd ? v[c] : v[c + 1]) = a;
@@ -173,6 +158,7 @@ __device__ inline void turn_tokens(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>
       (upper ? v[c] : v[c + 2]) = d;
       (upper ? v[c + 1] : v[c + 3]) = e;
     }
+  }
 }
 
 // sums[16, 8] += a tile of 16 rows at `at`, its K against the tokens in x. Lane l: rows l / 4 and + 8, tokens 2 (l % 4) and + 1.
@@ -221,7 +207,7 @@ __device__ inline void multiply_tile(float (&sums)[4], const std::uint32_t (&x)[
     if ((step + 1) % kShare == 0) {
       float2 scale{1.0f, 1.0f};
       if (W::kLines > 0) {
-        scale = unpack2<__nv_bfloat16>(load_shared_word(line + step * lines / 8 * W::kLine));
+        scale = unpack2(load_shared_word(line + step * lines / 8 * W::kLine));
         if (W::kCode == quant::Code::fp8) scale = make_float2(scale.x * 0x1p-120f, scale.y * 0x1p-120f);
       }
 #pragma unroll
@@ -237,7 +223,7 @@ template <class T, class W>
 __global__ void __launch_bounds__(kThreads, 1) chain_kernel(const __grid_constant__ ChainCall c, int stages) {
   extern __shared__ unsigned char shared_memory[];
   __shared__ std::uint64_t barriers[2 * kMostStages];
-  __shared__ float squares[kWarps][8];
+  __shared__ float factors[2][kChainTokens];  // of norms, of a link and the next
   constexpr int kDepth = W::kDepth;
   constexpr int kTiles = Chunk<W>::kTiles;
   constexpr int kSteps = Chunk<W>::kSteps;
@@ -292,6 +278,11 @@ __global__ void __launch_bounds__(kThreads, 1) chain_kernel(const __grid_constan
     return;
   }
 
+  wait_for_previous();
+  if (c.before)
+    for (int at = (blockIdx.x * kWorkers + threadIdx.x) * 16; at < kRegionBytes; at += blocks * kWorkers * 16)
+      *reinterpret_cast<uint4*>(c.before + at) = uint4{kAbsent, kAbsent, kAbsent, kAbsent};
+
   std::uint32_t x[kTiles][Chunk<W>::kWords];
   int half = 0;  // of the sums' memory
   for (int i = 0; i < c.links; ++i) {
@@ -300,17 +291,31 @@ __global__ void __launch_bounds__(kThreads, 1) chain_kernel(const __grid_constan
     const int units = (l.rows + kUnit - 1) / kUnit;
     const int steps = (l.depth + kDepth - 1) / kDepth;
     const bool whole = steps <= kSteps;  // the registers hold all of K
-    if (i == 0)
-      wait_for_previous();
-    else
-      meet_blocks(c.meeting);
-    const float factor = l.norm ? norm_factor<T, W>(x, l, steps, squares) : 0.0f;
+    if (static_cast<int>(blockIdx.x) >= units) continue;
+    const bool exchanged = !l.x;
+    const Source source{exchanged ? c.here + l.source : static_cast<const char*>(l.x),
+                        exchanged ? exchange_row(l.depth) : l.x_stride * 2, exchanged};
+    const bool scaled = l.source_squares >= 0;
     for (int first = blockIdx.x; first < units; first += kGroup * blocks) {
       const int count = min(kGroup, (units - first + blocks - 1) / blocks);
       // What the last sums become: a thread of the first warps has rows `row` and + 8, tokens `token` and + 1, of unit `warp`.
       const int row = (first + warp * blocks) * kUnit + lane / 4;
       const int token = lane % 4 * 2;
+      const int column = l.gated ? row / 16 * 8 + row % 8 : row;
+      const int columns = l.gated ? l.rows / 2 : l.rows;
       float residual[4] = {};
+      float scale[2] = {e.scale, e.scale};  // of the two rows, and what else they need, fetched long before
+      float bias[2] = {};
+      float norm[2] = {1.0f, 1.0f};
+      if (warp < count) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          if (row + h * 8 >= l.rows) continue;
+          if (W::kCodes && l.row_scales) scale[h] *= l.row_scales[row + h * 8];
+          if (e.bias) bias[h] = e.bias[row + h * 8];
+          if (l.norm) norm[h] = l.norm_offset + l.norm[row + h * 8];  // never of a gated product
+        }
+      }
       if (warp < count && e.residual) {
 #pragma unroll
         for (int j = 0; j < 4; ++j)
@@ -322,9 +327,15 @@ __global__ void __launch_bounds__(kThreads, 1) chain_kernel(const __grid_constan
       }
       for (int begin = 0; begin < steps; begin += kSteps) {
         if (!whole || first == static_cast<int>(blockIdx.x)) {
-          if (!whole || !l.norm) load_tokens<T, W>(x, l, begin + warp);
-          if (l.norm) norm_tokens<T, W>(x, l, begin + warp, factor, first == static_cast<int>(blockIdx.x));
-          if constexpr (W::kCodes) turn_tokens<W>(x);
+          load_tokens<W>(x, source, l, begin + warp, steps);
+          if constexpr (W::kCodes)
+            if (!exchanged) turn_tokens<W>(x, begin + warp, steps);
+        }
+        if (scaled && first == static_cast<int>(blockIdx.x) && begin == 0 && warp < l.tokens) {
+          const int squares = (l.depth + kUnit - 1) / kUnit;
+          const float factor = norm_factor(reinterpret_cast<const float*>(c.here + l.source_squares) + warp * squares,
+                                           squares, l.depth, l.eps);
+          if (lane == 0) factors[i % 2][warp] = factor;
         }
         for (int g = 0; g < count; ++g) {
           float sums[4] = {};
@@ -370,29 +381,65 @@ __global__ void __launch_bounds__(kThreads, 1) chain_kernel(const __grid_constan
         }
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
-          const int n = row + j / 2 * 8;
-          values[j] *= e.scale;
-          if (W::kCodes && l.row_scales && n < l.rows) values[j] *= l.row_scales[n];
-          if (e.bias && n < l.rows) values[j] += e.bias[n];
+          values[j] *= scale[j / 2];
+          if (scaled) values[j] *= factors[i % 2][token + j % 2];
+          values[j] += bias[j / 2];
         }
-        if (l.gated) {
-          const int column = (row - lane / 4) / 2 + lane / 4;
+        // Rounded results of rows `row` and + 8 (gated: of both together), tokens `token` and + 1.
+        float results[4];
 #pragma unroll
-          for (int j = 0; j < 2; ++j)
-            if (row < l.rows && token + j < l.tokens)
-              static_cast<T*>(l.out)[(token + j) * l.out_stride + column] =
-                  from_float<T>(activate(e.activation, values[j], 0.0f) * values[j + 2]);
-        } else {
+        for (int j = 0; j < 4; ++j)
+          results[j] = activate(e.activation, values[j], 0.0f) * (l.gated ? values[j + 2 & 3] : 1.0f) + residual[j];
+        if (l.target >= 0) {
+          // Lanes of neighbouring rows share their pairs: the even one takes the first token's, the odd one the second's.
+          const bool odd = lane / 4 % 2;
+          float squares[2] = {};
+#pragma unroll
+          for (int h = 0; h < 2; ++h) {
+            if (h && l.gated) break;
+            const int at = column + h * 8;
+            float pairs[2];
+#pragma unroll
+            for (int j = 0; j < 2; ++j) {
+              const float rounded = to_float(from_float<T>(results[h * 2 + j]));
+              squares[j] += at < columns ? rounded * rounded : 0.0f;
+              pairs[j] = rounded * norm[h];
+            }
+            const float mine = odd ? pairs[1] : pairs[0];
+            const float theirs = __shfl_xor_sync(~0u, odd ? pairs[0] : pairs[1], 4);
+            const std::uint32_t pair = odd ? pack2<T>(theirs, mine) : pack2<T>(mine, theirs);
+            int place = (at - odd) / 2;
+            if (W::kCodes)
+              place = place / 16 * 16 + place % 4 * 4 + place % 16 / 4;  // as the next product's registers want them
+            if (at - odd < columns && token + odd < l.tokens)
+              asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(
+                               c.here + l.target + (token + odd) * exchange_row(columns) + place * 4),
+                           "r"(pair)
+                           : "memory");
+          }
+          if (l.target_squares >= 0) {
+#pragma unroll
+            for (int j = 0; j < 2; ++j) {
+              for (int d = 4; d < 32; d *= 2) squares[j] += __shfl_xor_sync(~0u, squares[j], d);
+              if (lane < 4 && token + j < l.tokens)
+                asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(c.here + l.target_squares +
+                                                                         ((token + j) * units + row / kUnit) * 4),
+                             "f"(squares[j])
+                             : "memory");
+            }
+          }
+        }
+        if (l.out) {
 #pragma unroll
           for (int j = 0; j < 4; ++j) {
-            const int n = row + j / 2 * 8;
-            if (n >= l.rows || token + j % 2 >= l.tokens) continue;
-            const float value = activate(e.activation, values[j], 0.0f) + residual[j];
+            if (j >= 2 && l.gated) break;
+            const int n = column + j / 2 * 8;
+            if (n >= columns || token + j % 2 >= l.tokens) continue;
             const std::int64_t to = (token + j % 2) * l.out_stride + n;
             if (l.floats)
-              static_cast<float*>(l.out)[to] = value;
+              static_cast<float*>(l.out)[to] = results[j];
             else
-              static_cast<T*>(l.out)[to] = from_float<T>(value);
+              static_cast<T*>(l.out)[to] = from_float<T>(results[j]);
           }
         }
       }
