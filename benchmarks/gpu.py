@@ -160,7 +160,7 @@ def measure(shape: Shape, options: argparse.Namespace, argv: list[str] | None) -
         folder,
         "cuda",
         options.quant,
-        max_running=256,
+        max_running=512,
         max_batch_tokens=8192,
         prefill_chunk=8192,
         deterministic=options.deterministic,

@@ -145,14 +145,14 @@ void layers(const Sizes& n, std::int64_t tokens, DType dtype, const std::optiona
 
 TEST("numbers: models' sizes and odd ones") {
   if (!gpu()) return;
-  for (const DType dtype : {DType::bf16, DType::f16})
-    for (const std::int64_t tokens : {1, 3, 8}) {
-      layers({128, 344, 72}, tokens, dtype, {}, 0.0f, 6e-3);
-      layers({896, 4864, 1152}, tokens, dtype, {}, 0.0f, 6e-3);
-      layers({1024, 3072, 4096}, tokens, dtype, {}, 1.0f, 6e-3);
-    }
-  layers({4096, 14336, 6144}, 8, DType::bf16, {}, 0.0f, 6e-3);  // K of down in four chunks
-  layers({5120, 1000, 2000}, 5, DType::bf16, {}, 0.0f, 6e-3);  // a norm over more than a chunk
+  for (const std::int64_t tokens : {1, 3, 8}) {
+    layers({128, 344, 72}, tokens, DType::bf16, {}, 0.0f, 6e-3);
+    layers({896, 4864, 1152}, tokens, DType::bf16, {}, 1.0f, 6e-3);
+    layers({128, 344, 72}, tokens, DType::f16, {}, 0.0f, 6e-3);
+  }
+  layers({896, 1000, 1152}, 5, DType::f16, {}, 0.0f, 6e-3);
+  layer({1024, 14336, 6144}, 8, DType::bf16, {}, 0.0f, 6e-3, true);  // K of down in four chunks
+  layer({5120, 1000, 2000}, 5, DType::bf16, {}, 0.0f, 6e-3, true);  // K of all in two
 }
 
 TEST("codes: every format") {
@@ -160,10 +160,9 @@ TEST("codes: every format") {
   for (const std::string& name : quant::format_names()) {
     const quant::Format format = quant::format_of(name);
     for (const std::int64_t tokens : {1, 5, 8}) layers({384, 1368, 264}, tokens, DType::bf16, format, 0.0f, 8e-3);
-    layers({896, 1864, 1152}, 2, DType::bf16, format, 0.0f, 8e-3);
   }
   for (const char* const name : {"fp8", "int8_g32", "int4", "int4_asym_g64"})
-    layer({5248, 6208, 520}, 3, DType::bf16, quant::format_of(name), 0.0f, 8e-3, true);
+    layer({5248, 1312, 520}, 3, DType::bf16, quant::format_of(name), 0.0f, 8e-3, true);
 }
 
 TEST("many chains one after another give the same bits") {

@@ -19,7 +19,7 @@ namespace {
 
 constexpr int kKeys = 16;  // of a tile
 constexpr int kWarps = 4;
-constexpr int kFewKeys = 128;  // of a block, while there are multiprocessors to spare
+constexpr int kFewKeys = 256;  // of a block, while there are multiprocessors to spare
 constexpr int kManyKeys = 256;
 constexpr int kMostSplits = 8;
 

@@ -1,7 +1,7 @@
 // A chain: products with up to 8 tokens one after another, and the norms before them, as one kernel of one block a
 // multiprocessor. What a decode step loses between products is the time in which nobody reads weights: blocks that end,
 // start, fetch their first tiles, meet. Here one warp streams the weights of all products of the chain through one ring,
-// ahead of whoever waits, while eight warps multiply.
+// ahead of whoever waits, eight warps multiply, and two finish: they add the eight's sums and send results on their way.
 //
 // A block takes units of 16 rows of W, every gridDim.x-th; its warps take tiles of a unit along K in turn and add their
 // sums in their order, through shared memory. The tokens lie in registers as fragments of the products' right operand,
@@ -21,18 +21,23 @@
 #include "device/cuda/hopper_codes.cuh"
 #include "device/cuda/mma.cuh"
 
+#include <type_traits>
+
 namespace fastllm::cuda {
 namespace {
 
 constexpr int kWarps = 8;  // that multiply
 constexpr int kWorkers = kWarps * 32;
-constexpr int kThreads = kWorkers + 32;
+constexpr int kFinishers = 2;  // warps
+constexpr int kThreads = kWorkers + 32 + kFinishers * 32;
 constexpr int kUnit = 16;  // rows of W
 constexpr int kGroup = 2;  // units whose sums are added together
 constexpr int kRingBytes = 128 * 1024;
 constexpr int kMostStages = 16;
-constexpr int kPartBytes = 2 * kGroup * kWarps * 512;  // two groups' sums of all warps
-constexpr int kShared = kRingBytes + kPartBytes + 128;
+constexpr int kParts = 4;  // units whose sums wait to be finished
+constexpr int kPartBytes = kParts * kWarps * 512;
+constexpr int kShared = kRingBytes + kPartBytes;
+constexpr int kRegisters = 128;  // of a thread: so many that a block of decode attention finds room beside
 constexpr int kHeld = 64;  // registers of a thread that hold tokens
 constexpr std::uint32_t kAbsent = 0xffffffffu;
 
@@ -50,10 +55,6 @@ struct Chunk {  // what a warp's registers hold of the tokens
 };
 
 #if FASTLLM_HOPPER_CODE
-
-__device__ inline void meet_workers() {
-  asm volatile("bar.sync 1, %0;" ::"n"(kWorkers) : "memory");
-}
 
 __device__ inline uint4 load_relaxed(const void* from) {
   uint4 v;
@@ -78,18 +79,25 @@ struct Source {
   bool exchanged;
 };
 
+// The lanes of a warp in fours hold a token each; with fewer than 8 tokens the others hold the same tokens' next chunks of
+// K, for rotate_tokens.
+__device__ inline int token_lanes(int tokens) {
+  return tokens > 4 ? 8 : tokens > 2 ? 4 : tokens;
+}
+
 // Lane l has of token l / 4, of every 32 numbers of K, the 8 that begin at 8 (l % 4): 16 bytes, four registers.
-// first: the tile of K that this warp's first registers hold; tiles of a warp are kWarps apart.
+// first: the tile of K that this warp's first registers hold; tiles of a warp are kWarps apart. ask: it may not be there yet.
 template <class W>
 __device__ inline void load_tokens(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>::kWords], const Source& source,
-                                   const ChainLink& l, int first, int steps) {
+                                   const ChainLink& l, int first, int steps, bool ask) {
   const int lane = threadIdx.x % 32;
-  const int token = lane / 4;
+  const int lanes = token_lanes(l.tokens);
+  const int token = lane / 4 % lanes;
   const char* from = source.data + token * source.stride;
-  const int k0 = first * W::kDepth + lane % 4 * 8;
+  const int k0 = (first + lane / 4 / lanes * Chunk<W>::kSteps) * W::kDepth + lane % 4 * 8;
   const int end = token < l.tokens ? l.depth : 0;
   // Of many tokens one piece a lane is asked for until it is there, lest asking crowd out the weights; then all, until they are.
-  if (source.exchanged && l.tokens > 2) {
+  if (ask && source.exchanged && l.tokens > 2) {
     const bool mine = k0 < end;
     while (mine && absent(load_relaxed(from + k0 * 2))) {
     }
@@ -124,15 +132,44 @@ __device__ inline void load_tokens(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>
   } while (again);
 }
 
-// 1 / root mean square of this warp's token, from what the blocks of the link before left.
+// The tokens' chunk `turn` behind the one that load_tokens was called for, from the lanes that hold it. What other lanes hold
+// becomes columns of sums that nobody reads.
+template <class W>
+__device__ inline void rotate_tokens(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>::kWords], int tokens, int turn) {
+  const int lane = threadIdx.x % 32;
+  const int lanes = token_lanes(tokens) * 4;
+  const int from = lane % lanes + turn * lanes;
+#pragma unroll
+  for (int t = 0; t < Chunk<W>::kTiles; ++t)
+#pragma unroll
+    for (int i = 0; i < Chunk<W>::kWords; ++i) {
+      const std::uint32_t theirs = __shfl_sync(~0u, x[t][i], from);
+      if (lane < lanes) x[t][i] = theirs;
+    }
+}
+
+// 1 / root mean square of a token, from what the blocks of the link before left; for the whole warp.
 __device__ inline float norm_factor(const float* squares, int count, int depth, float eps) {
   float all = 0.0f;
-  for (int i = threadIdx.x % 32; i < count; i += 32) {
-    float square;
+  for (int first = threadIdx.x % 32; first < count; first += 32 * 8) {
+    float found[8];
+    bool again;
     do {
-      asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];" : "=f"(square) : "l"(squares + i) : "memory");
-    } while (__float_as_uint(square) == kAbsent);
-    all += square;
+      again = false;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        found[i] = 0.0f;
+        if (first + i * 32 < count)
+          asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];"
+                       : "=f"(found[i])
+                       : "l"(squares + first + i * 32)
+                       : "memory");
+      }
+#pragma unroll
+      for (int i = 0; i < 8; ++i) again = again || __float_as_uint(found[i]) == kAbsent;
+    } while (again);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) all += found[i];
   }
   return rsqrtf(warp_sum(all) / depth + eps);
 }
@@ -161,76 +198,226 @@ __device__ inline void turn_tokens(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>
   }
 }
 
+// c[16, 8] += a[16, 16] b[16, 8] as mma_16816, but for the compiler to order.
+template <class T>
+__device__ inline void product(float (&c)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2, std::uint32_t a3,
+                               std::uint32_t b0, std::uint32_t b1) {
+  if constexpr (std::is_same_v<T, __half>)
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  else
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
 // sums[16, 8] += a tile of 16 rows at `at`, its K against the tokens in x. Lane l: rows l / 4 and + 8, tokens 2 (l % 4) and + 1.
 // Numbers: eight neighbours of a row are one load, and four pairs of the same K in both operands; their order does not
 // matter.
 template <class T>
-__device__ inline void multiply(float (&sums)[4], const std::uint32_t (&x)[8], std::uint32_t at, const ChainLink&) {
+__device__ inline void multiply(float (&sums)[4], const std::uint32_t (&x)[8], const unsigned char* at) {
   const int lane = threadIdx.x % 32;
   const int row = lane / 4;
+  float other[4] = {};
+  uint4 low[2], high[2];
 #pragma unroll
   for (int c = 0; c < 2; ++c) {
-    const std::uint32_t from = at + swizzled(row, lane % 4 + c * 4);
-    const uint4 low = load_shared_eight_as<uint4>(from);
-    const uint4 high = load_shared_eight_as<uint4>(from + 8 * 128);
-    mma_16816<T>(sums, low.x, high.x, low.y, high.y, x[c * 4], x[c * 4 + 1]);
-    mma_16816<T>(sums, low.z, high.z, low.w, high.w, x[c * 4 + 2], x[c * 4 + 3]);
+    low[c] = *reinterpret_cast<const uint4*>(at + swizzled(row, lane % 4 + c * 4));
+    high[c] = *reinterpret_cast<const uint4*>(at + swizzled(row, lane % 4 + c * 4) + 8 * 128);
   }
+  product<T>(sums, low[0].x, high[0].x, low[0].y, high[0].y, x[0], x[1]);
+  product<T>(other, low[0].z, high[0].z, low[0].w, high[0].w, x[2], x[3]);
+  product<T>(sums, low[1].x, high[1].x, low[1].y, high[1].y, x[4], x[5]);
+  product<T>(other, low[1].z, high[1].z, low[1].w, high[1].w, x[6], x[7]);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) sums[i] += other[i];
 }
 
 // Codes: the sums of a group take its scale.
 template <class W>
-__device__ inline void multiply_tile(float (&sums)[4], const std::uint32_t (&x)[16], std::uint32_t at,
+__device__ inline void multiply_tile(float (&sums)[4], const std::uint32_t (&x)[16], const unsigned char* at,
                                      const ChainLink& l) {
   using Bare = Codes<W::kCode, 0>;
+  constexpr int kChains = 4;
   const int lane = threadIdx.x % 32;
-  const Constants constants{W::kCode == quant::Code::int4 ? 0x000f000fu : 0x007f007fu, held(0x43004300)};
+  const Constants constants{W::kCode == quant::Code::int4 ? 0x000f000fu : 0x007f007fu, 0x43004300u};
   Factors f{{kOnes, kOnes}, {kInt4Zero, kInt4Zero}};
   if (W::kCode == quant::Code::fp8) f.scale[0] = f.scale[1] = kFp8Unit;
-  const std::uint32_t codes = at + lane * 16;
-  const std::uint32_t line = at + W::kWarpCodes + lane / 4 * 4;
+  const unsigned char* const line = at + W::kWarpCodes + lane / 4 * 4;
   const int lines = W::kLines == 4 ? l.lines : W::kLines;
-  float part[2][4] = {};
-  uint4 words;
+  uint4 words[W::kPlanes];
 #pragma unroll
-  for (int step = 0; step < 8; ++step) {
-    constexpr int kShare = W::kLines == 4 ? 2 : 8;  // steps that have one scale, at least
-    if (W::kCode == quant::Code::int4 && step % kShare == 0 && l.zeros) {
-      const std::uint32_t points = load_shared_word(line + (lines + step * lines / 8) * W::kLine);
+  for (int i = 0; i < W::kPlanes; ++i) words[i] = *reinterpret_cast<const uint4*>(at + i * 512 + lane * 16);
+  constexpr int kShare = W::kLines == 4 ? 2 : 8;  // steps that have one scale, at least
+  std::uint32_t scales[8 / kShare];
+#pragma unroll
+  for (int i = 0; i < 8 / kShare; ++i)
+    scales[i] =
+        W::kLines > 0 ? *reinterpret_cast<const std::uint32_t*>(line + i * kShare * lines / 8 * W::kLine) : kOnes;
+#pragma unroll
+  for (int group = 0; group < 8 / kShare; ++group) {
+    if (W::kCode == quant::Code::int4 && l.zeros) {
+      const auto points =
+          *reinterpret_cast<const std::uint32_t*>(line + (lines + group * kShare * lines / 8) * W::kLine);
       f.zero[0] = __byte_perm(points, 0, 0x1010);
       f.zero[1] = __byte_perm(points, 0, 0x3232);
     }
-    if (step % W::kPlaneSteps == 0) words = load_shared_eight_as<uint4>(codes + step / W::kPlaneSteps * 512);
-    std::uint32_t a[4];
-    fragment<Bare>(a, words, step % W::kPlaneSteps, f, constants);
-    mma_16816<__nv_bfloat16>(part[step % 2], a[0], a[1], a[2], a[3], x[step * 2], x[step * 2 + 1]);
-    if ((step + 1) % kShare == 0) {
-      float2 scale{1.0f, 1.0f};
-      if (W::kLines > 0) {
-        scale = unpack2(load_shared_word(line + step * lines / 8 * W::kLine));
-        if (W::kCode == quant::Code::fp8) scale = make_float2(scale.x * 0x1p-120f, scale.y * 0x1p-120f);
-      }
+    float part[kChains][4] = {};
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        sums[i] += (part[0][i] + part[1][i]) * (i / 2 ? scale.y : scale.x);
-        part[0][i] = part[1][i] = 0.0f;
+    for (int step = group * kShare; step < (group + 1) * kShare; ++step) {
+      std::uint32_t a[4];
+      fragment<Bare>(a, words[step / W::kPlaneSteps], step % W::kPlaneSteps, f, constants);
+      product<__nv_bfloat16>(part[(step - group * kShare) % kChains], a[0], a[1], a[2], a[3], x[step * 2],
+                             x[step * 2 + 1]);
+    }
+    float2 scale = unpack2(scales[group]);
+    if (W::kLines > 0 && W::kCode == quant::Code::fp8) scale = make_float2(scale.x * 0x1p-120f, scale.y * 0x1p-120f);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float sum = part[0][i] + part[1][i];
+      if (kShare > 2) sum += part[2][i] + part[3][i];
+      sums[i] += sum * (i / 2 ? scale.y : scale.x);
+    }
+  }
+}
+
+// What becomes of a link's sums: every kFinishers-th of this block's units. Lane l: rows l / 4 and + 8, tokens 2 (l % 4) and
+// + 1. The same unit number of two links with as many rows is the same warp's: what it stored it may read.
+template <class T, class W>
+__device__ inline void finish_link(const ChainCall& c, const ChainLink& l, const float4* parts, std::uint32_t summed,
+                                   std::uint32_t taken, float (&factors)[kChainTokens], int finisher, int unit_number) {
+  const int lane = threadIdx.x % 32;
+  const int blocks = gridDim.x;
+  const int units = (l.rows + kUnit - 1) / kUnit;
+  const Epilogue& e = l.epilogue;
+  const bool scaled = l.source_squares >= 0;
+  const int token = lane % 4 * 2;
+  if (scaled) {
+    const int squares = (l.depth + kUnit - 1) / kUnit;
+    for (int t = finisher; t < l.tokens; t += kFinishers) {
+      const float factor =
+          norm_factor(reinterpret_cast<const float*>(c.here + l.source_squares) + t * squares, squares, l.depth, l.eps);
+      if (lane == 0) factors[t] = factor;
+    }
+    asm volatile("bar.sync 1, %0;" ::"n"(kFinishers * 32) : "memory");
+  }
+  const int columns = l.gated ? l.rows / 2 : l.rows;
+  for (int index = finisher, unit = blockIdx.x + finisher * blocks; unit < units;
+       index += kFinishers, unit += kFinishers * blocks) {
+    const int row = unit * kUnit + lane / 4;
+    const int column = l.gated ? unit * 8 + lane / 4 : row;
+    float residual[4] = {};
+    float scale[2] = {e.scale, e.scale};  // of the two rows
+    float bias[2] = {};
+    float norm[2] = {1.0f, 1.0f};
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int n = row + h * 8;
+      if (n >= l.rows) continue;
+      if (W::kCodes && l.row_scales) scale[h] *= l.row_scales[n];
+      if (e.bias) bias[h] = e.bias[n];
+      if (l.norm) norm[h] = l.norm_offset + l.norm[n];  // never of a gated product
+      if (e.residual)
+#pragma unroll
+        for (int j = 0; j < 2; ++j)
+          if (token + j < l.tokens) {
+            const unsigned short bits =
+                __ldcg(reinterpret_cast<const unsigned short*>(e.residual) + (token + j) * e.residual_stride + n);
+            residual[h * 2 + j] = to_float(*reinterpret_cast<const T*>(&bits));
+          }
+    }
+    const int part = (unit_number + index) % kParts;
+    barrier_wait(summed + part * 8, (unit_number + index) / kParts % 2);
+    float values[4] = {};
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      const float4 sums = parts[(part * kWarps + w) * 32 + lane];
+      values[0] += sums.x;
+      values[1] += sums.y;
+      values[2] += sums.z;
+      values[3] += sums.w;
+    }
+    __syncwarp();
+    if (lane == 0) barrier_arrive(taken + part * 8);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      values[j] *= scale[j / 2];
+      if (scaled) values[j] *= factors[token + j % 2];
+      values[j] += bias[j / 2];
+    }
+    float results[4];  // gated: two, of both rows together
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      results[j] = activate(e.activation, values[j], 0.0f) * (l.gated ? values[(j + 2) % 4] : 1.0f) + residual[j];
+    if (l.target >= 0) {
+      // Lanes of neighbouring rows share their pairs: the even one takes the first token's, the odd one the second's.
+      const bool odd = lane / 4 % 2;
+      float squares[2] = {};
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        if (h && l.gated) break;
+        const int at = column + h * 8;
+        float pairs[2];
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          const float rounded = to_float(from_float<T>(results[h * 2 + j]));
+          squares[j] += at < columns ? rounded * rounded : 0.0f;
+          pairs[j] = rounded * norm[h];
+        }
+        const float mine = odd ? pairs[1] : pairs[0];
+        const float theirs = __shfl_xor_sync(~0u, odd ? pairs[0] : pairs[1], 4);
+        const std::uint32_t pair = odd ? pack2<T>(theirs, mine) : pack2<T>(mine, theirs);
+        int place = (at - odd) / 2;
+        if (W::kCodes)
+          place = place / 16 * 16 + place % 4 * 4 + place % 16 / 4;  // as the next product's registers want them
+        if (at - odd < columns && token + odd < l.tokens)
+          asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(c.here + l.target +
+                                                                   (token + odd) * exchange_row(columns) + place * 4),
+                       "r"(pair)
+                       : "memory");
       }
+      if (l.target_squares >= 0) {
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          for (int d = 4; d < 32; d *= 2) squares[j] += __shfl_xor_sync(~0u, squares[j], d);
+          if (lane < 4 && token + j < l.tokens)
+            asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(c.here + l.target_squares +
+                                                                     ((token + j) * units + unit) * 4),
+                         "f"(squares[j])
+                         : "memory");
+        }
+      }
+    }
+    if (!l.out) continue;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (j >= 2 && l.gated) break;
+      const int n = column + j / 2 * 8;
+      if (n >= columns || token + j % 2 >= l.tokens) continue;
+      const std::int64_t to = (token + j % 2) * l.out_stride + n;
+      if (l.floats)
+        static_cast<float*>(l.out)[to] = results[j];
+      else
+        static_cast<T*>(l.out)[to] = from_float<T>(results[j]);
     }
   }
 }
 
 template <class T, class W>
-__global__ void __launch_bounds__(kThreads, 1) chain_kernel(const __grid_constant__ ChainCall c, int stages) {
-  extern __shared__ unsigned char shared_memory[];
-  __shared__ std::uint64_t barriers[2 * kMostStages];
+__global__ void __maxnreg__(kRegisters) chain_kernel(const __grid_constant__ ChainCall c, int stages) {
+  extern __shared__ __align__(128) unsigned char shared_memory[];
+  __shared__ std::uint64_t barriers[2 * kMostStages + 2 * kParts];
   __shared__ float factors[2][kChainTokens];  // of norms, of a link and the next
   constexpr int kDepth = W::kDepth;
   constexpr int kTiles = Chunk<W>::kTiles;
   constexpr int kSteps = Chunk<W>::kSteps;
-  const std::uint32_t base = (static_cast<std::uint32_t>(__cvta_generic_to_shared(shared_memory)) + 127) & ~127u;
-  const std::uint32_t parts = base + kRingBytes;
+  const auto base = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared_memory));
+  float4* const parts = reinterpret_cast<float4*>(shared_memory + kRingBytes);  // [kParts][kWarps][32]
   const std::uint32_t full = static_cast<std::uint32_t>(__cvta_generic_to_shared(barriers));
   const std::uint32_t empty = full + kMostStages * 8;
+  const std::uint32_t summed = empty + kMostStages * 8;  // a unit's sums of all warps are there
+  const std::uint32_t taken = summed + kParts * 8;  // and have been read
   const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
   const int lane = threadIdx.x % 32;
   const int piece = c.tile_bytes / 4;  // of a tile of 64 rows
@@ -241,6 +428,10 @@ __global__ void __launch_bounds__(kThreads, 1) chain_kernel(const __grid_constan
     for (int s = 0; s < stages; ++s) {
       barrier_init(full + s * 8, 1);
       barrier_init(empty + s * 8, kWarps);
+    }
+    for (int s = 0; s < kParts; ++s) {
+      barrier_init(summed + s * 8, kWarps);
+      barrier_init(taken + s * 8, 1);
     }
     barrier_init_done();
   }
@@ -279,63 +470,43 @@ __global__ void __launch_bounds__(kThreads, 1) chain_kernel(const __grid_constan
   }
 
   wait_for_previous();
+  int unit_number = 0;  // of all that this block takes, over all links
+  if (warp > kWarps) {
+    const int finisher = warp - kWarps - 1;
+    for (int i = 0; i < c.links; ++i) {
+      const ChainLink& l = c.link[i];
+      const int units = (l.rows + kUnit - 1) / kUnit;
+      if (static_cast<int>(blockIdx.x) >= units) continue;
+      finish_link<T, W>(c, l, parts, summed, taken, factors[i % 2], finisher, unit_number);
+      unit_number += (units - static_cast<int>(blockIdx.x) + blocks - 1) / blocks;
+    }
+    return;
+  }
+
   if (c.before)
     for (int at = (blockIdx.x * kWorkers + threadIdx.x) * 16; at < kRegionBytes; at += blocks * kWorkers * 16)
       *reinterpret_cast<uint4*>(c.before + at) = uint4{kAbsent, kAbsent, kAbsent, kAbsent};
-
   std::uint32_t x[kTiles][Chunk<W>::kWords];
-  int half = 0;  // of the sums' memory
   for (int i = 0; i < c.links; ++i) {
     const ChainLink& l = c.link[i];
-    const Epilogue& e = l.epilogue;
     const int units = (l.rows + kUnit - 1) / kUnit;
     const int steps = (l.depth + kDepth - 1) / kDepth;
     const bool whole = steps <= kSteps;  // the registers hold all of K
-    if (static_cast<int>(blockIdx.x) >= units) continue;
     const bool exchanged = !l.x;
     const Source source{exchanged ? c.here + l.source : static_cast<const char*>(l.x),
                         exchanged ? exchange_row(l.depth) : l.x_stride * 2, exchanged};
-    const bool scaled = l.source_squares >= 0;
     for (int first = blockIdx.x; first < units; first += kGroup * blocks) {
       const int count = min(kGroup, (units - first + blocks - 1) / blocks);
-      // What the last sums become: a thread of the first warps has rows `row` and + 8, tokens `token` and + 1, of unit `warp`.
-      const int row = (first + warp * blocks) * kUnit + lane / 4;
-      const int token = lane % 4 * 2;
-      const int column = l.gated ? row / 16 * 8 + row % 8 : row;
-      const int columns = l.gated ? l.rows / 2 : l.rows;
-      float residual[4] = {};
-      float scale[2] = {e.scale, e.scale};  // of the two rows, and what else they need, fetched long before
-      float bias[2] = {};
-      float norm[2] = {1.0f, 1.0f};
-      if (warp < count) {
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          if (row + h * 8 >= l.rows) continue;
-          if (W::kCodes && l.row_scales) scale[h] *= l.row_scales[row + h * 8];
-          if (e.bias) bias[h] = e.bias[row + h * 8];
-          if (l.norm) norm[h] = l.norm_offset + l.norm[row + h * 8];  // never of a gated product
-        }
-      }
-      if (warp < count && e.residual) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j)
-          if (row + j / 2 * 8 < l.rows && token + j % 2 < l.tokens) {
-            const auto bits = __ldcg(reinterpret_cast<const unsigned short*>(e.residual) +
-                                     (token + j % 2) * e.residual_stride + row + j / 2 * 8);
-            residual[j] = to_float(*reinterpret_cast<const T*>(&bits));
-          }
-      }
       for (int begin = 0; begin < steps; begin += kSteps) {
         if (!whole || first == static_cast<int>(blockIdx.x)) {
-          load_tokens<W>(x, source, l, begin + warp, steps);
-          if constexpr (W::kCodes)
-            if (!exchanged) turn_tokens<W>(x, begin + warp, steps);
-        }
-        if (scaled && first == static_cast<int>(blockIdx.x) && begin == 0 && warp < l.tokens) {
-          const int squares = (l.depth + kUnit - 1) / kUnit;
-          const float factor = norm_factor(reinterpret_cast<const float*>(c.here + l.source_squares) + warp * squares,
-                                           squares, l.depth, l.eps);
-          if (lane == 0) factors[i % 2][warp] = factor;
+          const int turn = begin / kSteps % (8 / token_lanes(l.tokens));
+          if (turn > 0) {
+            rotate_tokens<W>(x, l.tokens, turn);
+          } else {
+            load_tokens<W>(x, source, l, begin + warp, steps, begin == 0 && first == static_cast<int>(blockIdx.x));
+            if constexpr (W::kCodes)
+              if (!exchanged) turn_tokens<W>(x, begin + warp, steps);
+          }
         }
         for (int g = 0; g < count; ++g) {
           float sums[4] = {};
@@ -344,106 +515,33 @@ __global__ void __launch_bounds__(kThreads, 1) chain_kernel(const __grid_constan
             if (begin + t * kWarps < steps) {
               barrier_wait(full + slot * 8, parity);
               if (begin + t * kWarps + warp < steps) {
-                const std::uint32_t at = base + (slot * kWarps + warp) * piece;
+                const unsigned char* at = shared_memory + (slot * kWarps + warp) * piece;
                 if constexpr (W::kCodes)
                   multiply_tile<W>(sums, x[t], at, l);
                 else
-                  multiply<T>(sums, x[t], at, l);
+                  multiply<T>(sums, x[t], at);
               }
               __syncwarp();
               if (lane == 0) barrier_arrive(empty + slot * 8);
               advance();
             }
           }
-          const std::uint32_t to = parts + (((half * kGroup + g) * kWarps + warp) * 32 + lane) * 16;
-          if (begin > 0) {
-            const float4 before = load_shared(to);
-            sums[0] += before.x;
-            sums[1] += before.y;
-            sums[2] += before.z;
-            sums[3] += before.w;
+          const int part = (unit_number + g) % kParts;
+          float4* const to = parts + (part * kWarps + warp) * 32 + lane;
+          if (begin == 0) {
+            barrier_wait(taken + part * 8, (unit_number + g) / kParts % 2 ^ 1);
+            *to = make_float4(sums[0], sums[1], sums[2], sums[3]);
+          } else {
+            const float4 before = *to;
+            *to = make_float4(before.x + sums[0], before.y + sums[1], before.z + sums[2], before.w + sums[3]);
           }
-          asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(sums[0]), "f"(sums[1]), "f"(sums[2]),
-                       "f"(sums[3])
-                       : "memory");
-        }
-      }
-      meet_workers();
-      if (warp < count) {
-        float values[4] = {};
-#pragma unroll
-        for (int w = 0; w < kWarps; ++w) {
-          const float4 part = load_shared(parts + (((half * kGroup + warp) * kWarps + w) * 32 + lane) * 16);
-          values[0] += part.x;
-          values[1] += part.y;
-          values[2] += part.z;
-          values[3] += part.w;
-        }
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          values[j] *= scale[j / 2];
-          if (scaled) values[j] *= factors[i % 2][token + j % 2];
-          values[j] += bias[j / 2];
-        }
-        // Rounded results of rows `row` and + 8 (gated: of both together), tokens `token` and + 1.
-        float results[4];
-#pragma unroll
-        for (int j = 0; j < 4; ++j)
-          results[j] = activate(e.activation, values[j], 0.0f) * (l.gated ? values[j + 2 & 3] : 1.0f) + residual[j];
-        if (l.target >= 0) {
-          // Lanes of neighbouring rows share their pairs: the even one takes the first token's, the odd one the second's.
-          const bool odd = lane / 4 % 2;
-          float squares[2] = {};
-#pragma unroll
-          for (int h = 0; h < 2; ++h) {
-            if (h && l.gated) break;
-            const int at = column + h * 8;
-            float pairs[2];
-#pragma unroll
-            for (int j = 0; j < 2; ++j) {
-              const float rounded = to_float(from_float<T>(results[h * 2 + j]));
-              squares[j] += at < columns ? rounded * rounded : 0.0f;
-              pairs[j] = rounded * norm[h];
-            }
-            const float mine = odd ? pairs[1] : pairs[0];
-            const float theirs = __shfl_xor_sync(~0u, odd ? pairs[0] : pairs[1], 4);
-            const std::uint32_t pair = odd ? pack2<T>(theirs, mine) : pack2<T>(mine, theirs);
-            int place = (at - odd) / 2;
-            if (W::kCodes)
-              place = place / 16 * 16 + place % 4 * 4 + place % 16 / 4;  // as the next product's registers want them
-            if (at - odd < columns && token + odd < l.tokens)
-              asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(
-                               c.here + l.target + (token + odd) * exchange_row(columns) + place * 4),
-                           "r"(pair)
-                           : "memory");
-          }
-          if (l.target_squares >= 0) {
-#pragma unroll
-            for (int j = 0; j < 2; ++j) {
-              for (int d = 4; d < 32; d *= 2) squares[j] += __shfl_xor_sync(~0u, squares[j], d);
-              if (lane < 4 && token + j < l.tokens)
-                asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(c.here + l.target_squares +
-                                                                         ((token + j) * units + row / kUnit) * 4),
-                             "f"(squares[j])
-                             : "memory");
-            }
-          }
-        }
-        if (l.out) {
-#pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            if (j >= 2 && l.gated) break;
-            const int n = column + j / 2 * 8;
-            if (n >= columns || token + j % 2 >= l.tokens) continue;
-            const std::int64_t to = (token + j % 2) * l.out_stride + n;
-            if (l.floats)
-              static_cast<float*>(l.out)[to] = results[j];
-            else
-              static_cast<T*>(l.out)[to] = from_float<T>(results[j]);
+          if (begin + kSteps >= steps) {
+            __syncwarp();
+            if (lane == 0) barrier_arrive(summed + part * 8);
           }
         }
       }
-      half ^= 1;
+      unit_number += count;
     }
   }
 }
