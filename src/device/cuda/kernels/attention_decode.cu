@@ -19,7 +19,7 @@ namespace {
 
 constexpr int kKeys = 16;  // of a tile
 constexpr int kWarps = 4;
-constexpr int kFewKeys = 256;  // of a block, while there are multiprocessors to spare
+constexpr int kFewKeys = 128;  // of a block, while there are multiprocessors to spare
 constexpr int kManyKeys = 256;
 constexpr int kMostSplits = 8;
 
@@ -34,7 +34,7 @@ constexpr int kDecodeShared =
                                                                  : kWarps * 16 * (kD + 4) * 4;
 
 template <class T, int kD, bool kRope>
-__global__ void __launch_bounds__(kWarps * 32) decode_kernel(AttentionCall c, RopeKv r, int least_keys) {
+__global__ void __launch_bounds__(kWarps * 32, 4) decode_kernel(AttentionCall c, RopeKv r, int least_keys) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) unsigned char shared_memory[];
   __shared__ float tops[kWarps][16];

@@ -5,7 +5,8 @@
 //
 // A block takes units of 16 rows of W, every gridDim.x-th; its warps take tiles of a unit along K in turn and add their
 // sums in their order, through shared memory. The tokens lie in registers as fragments of the products' right operand,
-// fetched (and normed) once a product. No result depends on the other tokens.
+// fetched once a product. A norm costs nothing of its own: its weight is multiplied into what the product before leaves for
+// this one, its factor into the sums on their way out. No result depends on the other tokens.
 //
 // Blocks meet nowhere. A result goes to memory, as its op says, and to the exchange, where it is its own signal: a pair of
 // 16-bit numbers is there once it is not all ones, the bits of a NaN that no rounding makes. So a product costs one
@@ -30,21 +31,22 @@ constexpr int kWarps = 8;  // that multiply
 constexpr int kWorkers = kWarps * 32;
 constexpr int kFinishers = 2;  // warps
 constexpr int kThreads = kWorkers + 32 + kFinishers * 32;
-constexpr int kUnit = 16;  // rows of W
-constexpr int kGroup = 2;  // units whose sums are added together
+[[maybe_unused]] constexpr int kUnit = 16;  // rows of W
+[[maybe_unused]] constexpr int kGroup = 2;  // units that share a chunk of the tokens before the next is fetched
 constexpr int kRingBytes = 128 * 1024;
 constexpr int kMostStages = 16;
 constexpr int kParts = 4;  // units whose sums wait to be finished
 constexpr int kPartBytes = kParts * kWarps * 512;
 constexpr int kShared = kRingBytes + kPartBytes;
-constexpr int kRegisters = 128;  // of a thread: so many that a block of decode attention finds room beside
+// Of a thread: so many that a block of decode attention finds room beside the chain, and is there when the chain ends.
+[[maybe_unused]] constexpr int kRegisters = 128;
 constexpr int kHeld = 64;  // registers of a thread that hold tokens
-constexpr std::uint32_t kAbsent = 0xffffffffu;
+[[maybe_unused]] constexpr std::uint32_t kAbsent = 0xffffffffu;
 
 // 64 rows of a tile of 16-bit numbers: rows of 128 bytes whose 16-byte columns are permuted by the row.
 struct Plain {
-  static constexpr int kDepth = 64;
-  static constexpr bool kCodes = false;
+  [[maybe_unused]] static constexpr int kDepth = 64;
+  [[maybe_unused]] static constexpr bool kCodes = false;
 };
 
 template <class W>
@@ -79,22 +81,16 @@ struct Source {
   bool exchanged;
 };
 
-// The lanes of a warp in fours hold a token each; with fewer than 8 tokens the others hold the same tokens' next chunks of
-// K, for rotate_tokens.
-__device__ inline int token_lanes(int tokens) {
-  return tokens > 4 ? 8 : tokens > 2 ? 4 : tokens;
-}
-
 // Lane l has of token l / 4, of every 32 numbers of K, the 8 that begin at 8 (l % 4): 16 bytes, four registers.
 // first: the tile of K that this warp's first registers hold; tiles of a warp are kWarps apart. ask: it may not be there yet.
+// (Lanes without a token could fetch later chunks of K: slower, for the first chunk then waits for the last one's writers.)
 template <class W>
 __device__ inline void load_tokens(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>::kWords], const Source& source,
                                    const ChainLink& l, int first, int steps, bool ask) {
   const int lane = threadIdx.x % 32;
-  const int lanes = token_lanes(l.tokens);
-  const int token = lane / 4 % lanes;
+  const int token = lane / 4;
   const char* from = source.data + token * source.stride;
-  const int k0 = (first + lane / 4 / lanes * Chunk<W>::kSteps) * W::kDepth + lane % 4 * 8;
+  const int k0 = first * W::kDepth + lane % 4 * 8;
   const int end = token < l.tokens ? l.depth : 0;
   // Of many tokens one piece a lane is asked for until it is there, lest asking crowd out the weights; then all, until they are.
   if (ask && source.exchanged && l.tokens > 2) {
@@ -130,22 +126,6 @@ __device__ inline void load_tokens(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>
       again = __any_sync(~0u, again);
     }
   } while (again);
-}
-
-// The tokens' chunk `turn` behind the one that load_tokens was called for, from the lanes that hold it. What other lanes hold
-// becomes columns of sums that nobody reads.
-template <class W>
-__device__ inline void rotate_tokens(std::uint32_t (&x)[Chunk<W>::kTiles][Chunk<W>::kWords], int tokens, int turn) {
-  const int lane = threadIdx.x % 32;
-  const int lanes = token_lanes(tokens) * 4;
-  const int from = lane % lanes + turn * lanes;
-#pragma unroll
-  for (int t = 0; t < Chunk<W>::kTiles; ++t)
-#pragma unroll
-    for (int i = 0; i < Chunk<W>::kWords; ++i) {
-      const std::uint32_t theirs = __shfl_sync(~0u, x[t][i], from);
-      if (lane < lanes) x[t][i] = theirs;
-    }
 }
 
 // 1 / root mean square of a token, from what the blocks of the link before left; for the whole warp.
@@ -216,15 +196,15 @@ __device__ inline void product(float (&c)[4], std::uint32_t a0, std::uint32_t a1
 // Numbers: eight neighbours of a row are one load, and four pairs of the same K in both operands; their order does not
 // matter.
 template <class T>
-__device__ inline void multiply(float (&sums)[4], const std::uint32_t (&x)[8], const unsigned char* at) {
+__device__ inline void multiply(float (&sums)[4], const std::uint32_t (&x)[8], std::uint32_t at) {
   const int lane = threadIdx.x % 32;
   const int row = lane / 4;
   float other[4] = {};
   uint4 low[2], high[2];
 #pragma unroll
   for (int c = 0; c < 2; ++c) {
-    low[c] = *reinterpret_cast<const uint4*>(at + swizzled(row, lane % 4 + c * 4));
-    high[c] = *reinterpret_cast<const uint4*>(at + swizzled(row, lane % 4 + c * 4) + 8 * 128);
+    low[c] = load_shared_eight_as<uint4>(at + swizzled(row, lane % 4 + c * 4));
+    high[c] = load_shared_eight_as<uint4>(at + swizzled(row, lane % 4 + c * 4) + 8 * 128);
   }
   product<T>(sums, low[0].x, high[0].x, low[0].y, high[0].y, x[0], x[1]);
   product<T>(other, low[0].z, high[0].z, low[0].w, high[0].w, x[2], x[3]);
@@ -234,35 +214,34 @@ __device__ inline void multiply(float (&sums)[4], const std::uint32_t (&x)[8], c
   for (int i = 0; i < 4; ++i) sums[i] += other[i];
 }
 
-// Codes: the sums of a group take its scale.
+// Codes: the sums of a group take its scale. lines: of scales in a tile; zeros: and of zero points.
 template <class W>
-__device__ inline void multiply_tile(float (&sums)[4], const std::uint32_t (&x)[16], const unsigned char* at,
-                                     const ChainLink& l) {
+__device__ inline void multiply_tile(float (&sums)[4], const std::uint32_t (&x)[16], std::uint32_t at, int lines,
+                                     bool zeros) {
   using Bare = Codes<W::kCode, 0>;
   constexpr int kChains = 4;
+  constexpr int kShare = W::kLines == 4 ? 2 : 8;  // steps that have one scale, at least
+  constexpr int kGroups = 8 / kShare;
   const int lane = threadIdx.x % 32;
   const Constants constants{W::kCode == quant::Code::int4 ? 0x000f000fu : 0x007f007fu, 0x43004300u};
-  Factors f{{kOnes, kOnes}, {kInt4Zero, kInt4Zero}};
-  if (W::kCode == quant::Code::fp8) f.scale[0] = f.scale[1] = kFp8Unit;
-  const unsigned char* const line = at + W::kWarpCodes + lane / 4 * 4;
-  const int lines = W::kLines == 4 ? l.lines : W::kLines;
+  const std::uint32_t line = at + W::kWarpCodes + lane / 4 * 4;
   uint4 words[W::kPlanes];
 #pragma unroll
-  for (int i = 0; i < W::kPlanes; ++i) words[i] = *reinterpret_cast<const uint4*>(at + i * 512 + lane * 16);
-  constexpr int kShare = W::kLines == 4 ? 2 : 8;  // steps that have one scale, at least
-  std::uint32_t scales[8 / kShare];
+  for (int i = 0; i < W::kPlanes; ++i) words[i] = load_shared_eight_as<uint4>(at + i * 512 + lane * 16);
+  std::uint32_t scales[kGroups];
+  std::uint32_t points[kGroups];
 #pragma unroll
-  for (int i = 0; i < 8 / kShare; ++i)
-    scales[i] =
-        W::kLines > 0 ? *reinterpret_cast<const std::uint32_t*>(line + i * kShare * lines / 8 * W::kLine) : kOnes;
+  for (int i = 0; i < kGroups; ++i) {
+    const int number = W::kLines == 4 ? i * kShare * lines / 8 : 0;
+    scales[i] = W::kLines > 0 ? load_shared_word(line + number * W::kLine) : kOnes;
+    points[i] = kInt4Zero;
+    if (W::kCode == quant::Code::int4 && zeros)
+      points[i] = load_shared_word(line + ((W::kLines == 4 ? lines : 1) + number) * W::kLine);
+  }
 #pragma unroll
-  for (int group = 0; group < 8 / kShare; ++group) {
-    if (W::kCode == quant::Code::int4 && l.zeros) {
-      const auto points =
-          *reinterpret_cast<const std::uint32_t*>(line + (lines + group * kShare * lines / 8) * W::kLine);
-      f.zero[0] = __byte_perm(points, 0, 0x1010);
-      f.zero[1] = __byte_perm(points, 0, 0x3232);
-    }
+  for (int group = 0; group < kGroups; ++group) {
+    Factors f{{kOnes, kOnes}, {__byte_perm(points[group], 0, 0x1010), __byte_perm(points[group], 0, 0x3232)}};
+    if (W::kCode == quant::Code::fp8) f.scale[0] = f.scale[1] = kFp8Unit;
     float part[kChains][4] = {};
 #pragma unroll
     for (int step = group * kShare; step < (group + 1) * kShare; ++step) {
@@ -285,7 +264,7 @@ __device__ inline void multiply_tile(float (&sums)[4], const std::uint32_t (&x)[
 // What becomes of a link's sums: every kFinishers-th of this block's units. Lane l: rows l / 4 and + 8, tokens 2 (l % 4) and
 // + 1. The same unit number of two links with as many rows is the same warp's: what it stored it may read.
 template <class T, class W>
-__device__ inline void finish_link(const ChainCall& c, const ChainLink& l, const float4* parts, std::uint32_t summed,
+__device__ inline void finish_link(const ChainCall& c, const ChainLink& l, std::uint32_t parts, std::uint32_t summed,
                                    std::uint32_t taken, float (&factors)[kChainTokens], int finisher, int unit_number) {
   const int lane = threadIdx.x % 32;
   const int blocks = gridDim.x;
@@ -332,7 +311,7 @@ __device__ inline void finish_link(const ChainCall& c, const ChainLink& l, const
     float values[4] = {};
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      const float4 sums = parts[(part * kWarps + w) * 32 + lane];
+      const float4 sums = load_shared(parts + ((part * kWarps + w) * 32 + lane) * 16);
       values[0] += sums.x;
       values[1] += sums.y;
       values[2] += sums.z;
@@ -412,9 +391,10 @@ __global__ void __maxnreg__(kRegisters) chain_kernel(const __grid_constant__ Cha
   constexpr int kDepth = W::kDepth;
   constexpr int kTiles = Chunk<W>::kTiles;
   constexpr int kSteps = Chunk<W>::kSteps;
-  const auto base = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared_memory));
-  float4* const parts = reinterpret_cast<float4*>(shared_memory + kRingBytes);  // [kParts][kWarps][32]
-  const std::uint32_t full = static_cast<std::uint32_t>(__cvta_generic_to_shared(barriers));
+  auto base = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared_memory));
+  auto full = static_cast<std::uint32_t>(__cvta_generic_to_shared(barriers));
+  asm volatile("" : "+r"(base), "+r"(full));  // kept, not computed again at each use
+  const std::uint32_t parts = base + kRingBytes;  // [kParts][kWarps][32] of 16 bytes
   const std::uint32_t empty = full + kMostStages * 8;
   const std::uint32_t summed = empty + kMostStages * 8;  // a unit's sums of all warps are there
   const std::uint32_t taken = summed + kParts * 8;  // and have been read
@@ -492,6 +472,8 @@ __global__ void __maxnreg__(kRegisters) chain_kernel(const __grid_constant__ Cha
     const int units = (l.rows + kUnit - 1) / kUnit;
     const int steps = (l.depth + kDepth - 1) / kDepth;
     const bool whole = steps <= kSteps;  // the registers hold all of K
+    const int lines = l.lines;
+    const bool zeros = l.zeros;
     const bool exchanged = !l.x;
     const Source source{exchanged ? c.here + l.source : static_cast<const char*>(l.x),
                         exchanged ? exchange_row(l.depth) : l.x_stride * 2, exchanged};
@@ -499,14 +481,9 @@ __global__ void __maxnreg__(kRegisters) chain_kernel(const __grid_constant__ Cha
       const int count = min(kGroup, (units - first + blocks - 1) / blocks);
       for (int begin = 0; begin < steps; begin += kSteps) {
         if (!whole || first == static_cast<int>(blockIdx.x)) {
-          const int turn = begin / kSteps % (8 / token_lanes(l.tokens));
-          if (turn > 0) {
-            rotate_tokens<W>(x, l.tokens, turn);
-          } else {
-            load_tokens<W>(x, source, l, begin + warp, steps, begin == 0 && first == static_cast<int>(blockIdx.x));
-            if constexpr (W::kCodes)
-              if (!exchanged) turn_tokens<W>(x, begin + warp, steps);
-          }
+          load_tokens<W>(x, source, l, begin + warp, steps, begin == 0 && first == static_cast<int>(blockIdx.x));
+          if constexpr (W::kCodes)
+            if (!exchanged) turn_tokens<W>(x, begin + warp, steps);
         }
         for (int g = 0; g < count; ++g) {
           float sums[4] = {};
@@ -515,9 +492,9 @@ __global__ void __maxnreg__(kRegisters) chain_kernel(const __grid_constant__ Cha
             if (begin + t * kWarps < steps) {
               barrier_wait(full + slot * 8, parity);
               if (begin + t * kWarps + warp < steps) {
-                const unsigned char* at = shared_memory + (slot * kWarps + warp) * piece;
+                const std::uint32_t at = base + (slot * kWarps + warp) * piece;
                 if constexpr (W::kCodes)
-                  multiply_tile<W>(sums, x[t], at, l);
+                  multiply_tile<W>(sums, x[t], at, lines, zeros);
                 else
                   multiply<T>(sums, x[t], at);
               }
@@ -527,14 +504,19 @@ __global__ void __maxnreg__(kRegisters) chain_kernel(const __grid_constant__ Cha
             }
           }
           const int part = (unit_number + g) % kParts;
-          float4* const to = parts + (part * kWarps + warp) * 32 + lane;
+          const std::uint32_t to = parts + ((part * kWarps + warp) * 32 + lane) * 16;
           if (begin == 0) {
             barrier_wait(taken + part * 8, (unit_number + g) / kParts % 2 ^ 1);
-            *to = make_float4(sums[0], sums[1], sums[2], sums[3]);
           } else {
-            const float4 before = *to;
-            *to = make_float4(before.x + sums[0], before.y + sums[1], before.z + sums[2], before.w + sums[3]);
+            const float4 before = load_shared(to);
+            sums[0] += before.x;
+            sums[1] += before.y;
+            sums[2] += before.z;
+            sums[3] += before.w;
           }
+          asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(sums[0]), "f"(sums[1]), "f"(sums[2]),
+                       "f"(sums[3])
+                       : "memory");
           if (begin + kSteps >= steps) {
             __syncwarp();
             if (lane == 0) barrier_arrive(summed + part * 8);
