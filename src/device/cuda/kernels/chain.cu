@@ -40,13 +40,15 @@ constexpr int kPartBytes = kParts * kWarps * 512;
 constexpr int kShared = kRingBytes + kPartBytes;
 // Of a thread: so many that a block of decode attention finds room beside the chain, and is there when the chain ends.
 [[maybe_unused]] constexpr int kRegisters = 128;
-constexpr int kHeld = 64;  // registers of a thread that hold tokens
+[[maybe_unused]] constexpr int kHeld = 64;  // registers of a thread that hold tokens
 [[maybe_unused]] constexpr std::uint32_t kAbsent = 0xffffffffu;
+
+#if FASTLLM_HOPPER_CODE
 
 // 64 rows of a tile of 16-bit numbers: rows of 128 bytes whose 16-byte columns are permuted by the row.
 struct Plain {
-  [[maybe_unused]] static constexpr int kDepth = 64;
-  [[maybe_unused]] static constexpr bool kCodes = false;
+  static constexpr int kDepth = 64;
+  static constexpr bool kCodes = false;
 };
 
 template <class W>
@@ -55,8 +57,6 @@ struct Chunk {  // what a warp's registers hold of the tokens
   static constexpr int kTiles = kHeld / kWords;
   static constexpr int kSteps = kTiles * kWarps;  // tiles of all warps
 };
-
-#if FASTLLM_HOPPER_CODE
 
 __device__ inline uint4 load_relaxed(const void* from) {
   uint4 v;
@@ -530,6 +530,7 @@ __global__ void __maxnreg__(kRegisters) chain_kernel(const __grid_constant__ Cha
 
 #else
 
+struct Plain;
 template <class T, class W>
 __global__ void chain_kernel(const __grid_constant__ ChainCall, int) {}
 
