@@ -93,6 +93,7 @@ _BY_NAME = {str(dtype): dtype for dtype in ALL_DTYPES}
 _BY_NAME |= {dtype.short: dtype for dtype in ALL_DTYPES}
 _BY_NAME |= {"fp32": float32, "float": float32, "fp16": float16, "half": float16, "double": float64, "fp64": float64}
 _BY_NAME |= {"int": int32, "long": int64, "float8_e4m3fn": float8_e4m3}
+_BY_NAME |= {"fp8": float8_e4m3, "fp8_e4m3": float8_e4m3}  # as caches of keys and values name it
 
 
 def as_dtype(name: Any) -> DType:

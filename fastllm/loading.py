@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastllm import _core
-from fastllm._ops_dtype import DType, as_dtype
+from fastllm._ops_dtype import DType, as_dtype, float8_e4m3
 from fastllm.errors import CorruptFile, DtypeError, InvalidConfig, LoadError, UnsupportedFormat
 from fastllm.formats.checkpoint import Checkpoint, check_vocabulary
 from fastllm.formats.source import TensorSource
@@ -24,7 +24,7 @@ from fastllm.tokenizer import Tokenizer
 __all__ = ["LoadCancelled", "LoadInfo", "LoadProgress", "LoadedModel", "load_module", "load_program"]
 
 _LONGEST = 2**31 - 1  # positions are int32
-_WEIGHT_DTYPES = ("float32", "bfloat16", "float16")
+_WEIGHT_DTYPES: tuple[str, ...] = ("float32", "bfloat16", "float16")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "vocab.json", "*.tiktoken", "spiece.model")
 
 
@@ -128,7 +128,7 @@ def load_program(
         dtype: Dtype of the weights: "float32", "bfloat16", "float16", or "auto" for what the file has.
         threads: CPU threads; 0 for one a core.
         context_length: Most tokens of a sequence; by default what the model is made for.
-        kv_dtype: Dtype of keys and values; "auto" for that of the weights.
+        kv_dtype: Dtype of keys and values, "fp8" among them; "auto" for that of the weights.
         quant: Format to convert the weights of products to, such as "int4"; None to leave them.
         progress: Called after each tensor, from the calling thread.
         cancelled: Asked before each tensor; true stops the load.
@@ -151,7 +151,7 @@ def load_program(
         notes += _check_vocabulary(tokenizer, module.vocab_size, checkpoint)
     length = _context_length(module, context_length)
     if kv_dtype != "auto":
-        kv_dtype = _wanted_dtype(kv_dtype, "kv_dtype")
+        kv_dtype = _wanted_dtype(kv_dtype, "kv_dtype", (*_WEIGHT_DTYPES, float8_e4m3))
     _report(progress, checkpoint, "compile")
     recorder = record(module)
     program = _core.Program(recorder.graph, core_device, context_length=length, kv_dtype=kv_dtype, quant=quant)
@@ -255,12 +255,12 @@ def _weight(source: TensorSource, wanted: DType | None) -> tuple[Tensor, str | N
     return tensor.astype(target), f"from {dtype} to {target}"
 
 
-def _wanted_dtype(name: str, field_name: str) -> DType:
+def _wanted_dtype(name: str, field_name: str, among: tuple[str, ...] = _WEIGHT_DTYPES) -> DType:
     dtype: DType | None = None
     with suppress(DtypeError):
         dtype = as_dtype(name)
-    if dtype is None or dtype not in _WEIGHT_DTYPES:
-        known = ", ".join(("auto", *_WEIGHT_DTYPES))
+    if dtype is None or dtype not in among:
+        known = ", ".join(("auto", *among))
         fact = f"[load] {field_name} is {str(name)[:40]!r}"
         raise InvalidConfig(f"{fact}.", hint=f"Use one of {known}.", fields=(field_name,))
     return dtype

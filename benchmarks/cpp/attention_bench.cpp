@@ -2,7 +2,7 @@
 // loop over the keys and values it must read, with the same threads; prefill of a whole prompt in operations per
 // second.
 //
-//   attention_bench [--threads N] [--isa avx2] [--seconds S] [--cpu-time]
+//   attention_bench [--threads N] [--isa avx2] [--seconds S] [--cpu-time] [--fp8]     --fp8: a cache of float8
 #include <time.h>
 
 #include <algorithm>
@@ -70,6 +70,7 @@ struct Case {
 int main(int argc, char** argv) {
   int threads = 0;
   double seconds = 1.0;
+  DType dtype = DType::bf16;
   std::string isa = fastllm::core::isa_from_environment();
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i];
@@ -81,6 +82,8 @@ int main(int argc, char** argv) {
       isa = argv[++i];
     else if (arg == "--cpu-time")
       by_cpu_time = true;
+    else if (arg == "--fp8")
+      dtype = DType::f8_e4m3;
     else
       return std::fprintf(stderr, "unknown option %s\n", argv[i]), 2;
   }
@@ -100,10 +103,11 @@ int main(int argc, char** argv) {
     const int blocks_each = (length + kBlockTokens - 1) / kBlockTokens;
     const int blocks = blocks_each * c.sequences;
     const std::int64_t elements = std::int64_t{blocks} * c.kv_heads * kBlockTokens * c.dim;
-    std::vector<std::uint16_t> k(static_cast<std::size_t>(elements));
-    for (std::size_t i = 0; i < k.size(); ++i) k[i] = static_cast<std::uint16_t>(0x3c00 + (i * 7 & 0x1ff));
+    std::vector<std::uint16_t> k(static_cast<std::size_t>(elements) * fastllm::core::dtype_size(dtype) / 2);
+    for (std::size_t i = 0; i < k.size(); ++i)
+      k[i] = static_cast<std::uint16_t>(dtype == DType::bf16 ? 0x3c00 + (i * 7 & 0x1ff) : 0x3030 + (i * 7 & 0x707));
     std::vector<std::uint16_t> v = k;
-    const device::KvLayer layer{k.data(), v.data(), c.kv_heads, c.dim, c.dim, DType::bf16};
+    const device::KvLayer layer{k.data(), v.data(), c.kv_heads, c.dim, c.dim, dtype};
     std::vector<std::int32_t> table(static_cast<std::size_t>(blocks));
     for (int i = 0; i < blocks; ++i)
       table[static_cast<std::size_t>(i)] = static_cast<std::int32_t>((std::int64_t{i} * 7919) % blocks);
@@ -136,7 +140,8 @@ int main(int argc, char** argv) {
     const device::Op op = attention;
     backend.run({op, {&in, 1}, {&out, 1}}, &step);
 
-    const double bytes = 2.0 * 2.0 * static_cast<double>(length) * c.sequences * c.kv_heads * c.dim;
+    const double bytes = 2.0 * static_cast<double>(fastllm::core::dtype_size(dtype)) * static_cast<double>(length) *
+                         c.sequences * c.kv_heads * c.dim;
     double flops = 0;  // of the causal half alone
     for (const std::int32_t p : positions) flops += 4.0 * (p + 1) * c.dim * c.q_heads;
     std::vector<double> ours, limit;

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from fastllm._ops_array import A, Array
 from fastllm._ops_dispatch import device_named
-from fastllm._ops_dtype import DType, float32
+from fastllm._ops_dtype import DType, as_dtype, float32
 from fastllm._ops_record import KvLayer, Recorder, Symbol
 from fastllm._ops_step import EagerStep, Step, SymbolicStep
 from fastllm.errors import InvalidRequest, MissingTensor, ShapeError
@@ -147,9 +147,9 @@ class Model(Module):
 
         Args:
             capacity: Most tokens the sequence can have.
-            kv_dtype: Element type of the cache; by default that of the weights.
+            kv_dtype: Element type of the cache, as in ``EngineConfig``; by default that of the weights.
         """
-        dtype = self.dtype if kv_dtype == "auto" else kv_dtype
+        dtype = self.dtype if kv_dtype == "auto" else as_dtype(kv_dtype)
         device = next((item.data.device for _, item in self.named_parameters() if item.data is not None), "cpu")
         return EagerStep(device_named(device), self.kv_layers, capacity=capacity, kv_dtype=dtype)
 

@@ -56,7 +56,7 @@ engine::KvSpec kv_spec_from(const py::dict& layer) {
       const auto dtype = core::dtype_from_name(text);
       if (!dtype || !core::is_floating(*dtype))
         fail(ErrorCode::dtype_error, cat("[eager_step] a cache of dtype '", text, "'."),
-             "Use float32, float16 or bfloat16.");
+             "Use float32, float16, bfloat16 or float8_e4m3.");
       spec.dtype = *dtype;
     } else {
       fail(ErrorCode::invalid_request, cat("[eager_step] a layer has no field '", name, "'."),

@@ -99,12 +99,14 @@ DType weight_dtype(const Graph& graph) {
 }
 
 DType cache_dtype(const Graph& graph, const std::string& name) {
+  if (name == "fp8" || name == "fp8_e4m3") return DType::f8_e4m3;
   const auto named = name == "auto" ? std::optional(weight_dtype(graph)) : core::dtype_from_name(name);
-  const bool known = named && (*named == DType::f32 || *named == DType::f16 || *named == DType::bf16);
+  const bool coded = name != "auto" && named == DType::f8_e4m3;
+  const bool known = named && (*named == DType::f32 || core::is_half(*named) || coded);
   if (known) return *named;
   if (name == "auto") return DType::f32;
   fail(ErrorCode::invalid_config, cat("[program] kv_dtype is '", name, "'."),
-       "Use auto, float32, float16 or bfloat16.");
+       "Use auto, float32, float16, bfloat16 or fp8.");
 }
 
 // Constants on the device, in the form its kernels read: norm weights as float32 (exact, and small), rows contiguous.

@@ -42,9 +42,9 @@ void check_cache(const View& x, std::int64_t dim, const device::KvLayer& cache, 
   if (x.shape[2] != dim)
     core::fail(ErrorCode::shape_error,
                cat("[", op, "] ", name, " has heads of ", x.shape[2], " channels, but the cache holds ", dim, "."));
-  if (cache.dtype != DType::f32 && cache.dtype != DType::f16 && cache.dtype != DType::bf16)
+  if (cache.dtype != DType::f32 && !core::is_half(cache.dtype) && cache.dtype != DType::f8_e4m3)
     core::fail(ErrorCode::dtype_error, cat("[", op, "] the cache is ", core::dtype_name(cache.dtype),
-                                           ", but the CPU kernels know float32, float16 and bfloat16."));
+                                           ", but the CPU kernels know float32, float16, bfloat16 and float8_e4m3."));
 }
 
 }  // namespace

@@ -122,7 +122,7 @@ TEST("attention against the reference") {
     for (const Heads& heads :
          {Heads{1, 1, 64, 64}, Heads{14, 2, 64, 64}, Heads{8, 8, 32, 32}, Heads{6, 2, 80, 80}, Heads{5, 1, 20, 12},
           Heads{3, 3, 7, 9}, Heads{4, 1, 128, 128}, Heads{71, 1, 16, 16}, Heads{8, 4, 256, 256}}) {
-      for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+      for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::f8_e4m3}) {
         const int block_tokens = std::vector<int>{1, 4, 16, 24, 64}[static_cast<std::size_t>(random.below(5))];
         device::Attention op;
         op.scale = 0.3f;
@@ -161,7 +161,7 @@ TEST("attention over long contexts, split and whole") {
 TEST("a token's bits do not depend on the step it is computed in") {
   for_each_backend([](Backend& backend, Random& random) {
     Backend alone(fastllm::core::parse_isa(backend.cpu().info().isa).value(), 1);
-    for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::f8_e4m3}) {
       for (const int window : {0, 100}) {
         const Heads heads = random.below(2) ? Heads{14, 2, 64, 64} : Heads{4, 2, 40, 24};
         constexpr int kLength = 600;
@@ -188,6 +188,82 @@ TEST("a token's bits do not depend on the step it is computed in") {
         }
       }
     }
+  });
+}
+
+// Every code comes out of the cache as the number it stands for, and every number goes in as the nearest code: ties to
+// even, too large ones as 448, NaN as NaN. The truth of numbers is the list of what the codes say, searched in double.
+TEST("a float8 cache: every code and every rounding") {
+  std::vector<double> numbers;  // of codes 0 ... 0x7e, ascending
+  for (std::uint32_t code = 0; code < 0x7f; ++code) {
+    const int exponent = static_cast<int>(code >> 3);
+    const int mantissa = static_cast<int>(code & 7);
+    numbers.push_back(exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10));
+  }
+  const auto nearest = [&](double size) {
+    std::size_t best = 0;
+    for (std::size_t i = 1; i < numbers.size(); ++i) {
+      const double gain = std::fabs(numbers[best] - size) - std::fabs(numbers[i] - size);
+      if (gain > 0 || (gain == 0 && i % 2 == 0)) best = i;
+    }
+    return static_cast<std::uint8_t>(best);
+  };
+  std::vector<float> values{0.0f, -0.0f, 1e-30f, -1e-10f, 449.0f, 463.9f, 464.0f, 465.0f, 1e30f, -1e30f};
+  values.push_back(std::numeric_limits<float>::infinity());
+  values.push_back(-std::numeric_limits<float>::infinity());
+  for (std::size_t i = 0; i + 1 < numbers.size(); ++i) {  // each number, each tie, and their neighbours
+    const double tie = (numbers[i] + numbers[i + 1]) / 2;
+    for (const double x : {numbers[i], tie, -tie}) {
+      const auto f = static_cast<float>(x);
+      for (const float y : {f, std::nextafter(f, 1e9f), std::nextafter(f, -1e9f)}) values.push_back(y);
+    }
+  }
+  const auto n = static_cast<std::int64_t>(values.size());
+  for_each_backend([&](Backend& backend, Random& random) {
+    for (const int dim : {1, 7, 64}) {  // tails and whole vectors
+      const auto tokens = static_cast<int>((n + dim - 1) / dim);
+      Step step({{0, tokens}}, 16, random);
+      Caches caches(step, {1, 1, dim, dim}, DType::f8_e4m3);
+      step.layers = {caches.layer({1, 1, dim, dim})};
+      Array k = Array::poisoned(DType::f32, {tokens, 1, dim});  // what is left over is NaN
+      for (std::int64_t i = 0; i < n; ++i) k.set(i, static_cast<double>(values[static_cast<std::size_t>(i)]));
+      backend.step = step.view();
+      backend.run(device::KvWrite{0}, {k.view(), k.view()}, {});
+      const auto* codes = static_cast<const std::uint8_t*>(caches.k.view().data);
+      int wrong = 0;
+      for (std::int64_t i = 0; i < std::int64_t{tokens} * dim; ++i) {
+        const std::uint8_t code = codes[step.row(0, static_cast<int>(i / dim), 0, 1) * dim + i % dim];
+        if (i >= n) {
+          wrong += (code & 0x7f) != 0x7f;
+          continue;
+        }
+        const float value = values[static_cast<std::size_t>(i)];
+        const int want =
+            nearest(std::min(std::fabs(static_cast<double>(value)), 448.0)) | (std::signbit(value) ? 128 : 0);
+        if (code != want && wrong++ < 5)
+          std::printf("    %a became %02x and not %02x\n", static_cast<double>(value), code, want);
+      }
+      CHECK_EQ(wrong, 0);
+    }
+    // One key, which every row sees alone: out is its value. 256 channels hold all codes.
+    Step step({{0, 1}}, 16, random);
+    Caches caches(step, {1, 1, 256, 256}, DType::f8_e4m3);
+    step.layers = {caches.layer({1, 1, 256, 256})};
+    auto* at = static_cast<std::uint8_t*>(caches.v.view().data) + step.row(0, 0, 0, 1) * 256;
+    for (int code = 0; code < 256; ++code) at[code] = static_cast<std::uint8_t>(code);
+    std::memset(static_cast<std::uint8_t*>(caches.k.view().data) + step.row(0, 0, 0, 1) * 256, 0x38, 256);
+    Array q = random.array(DType::f32, {1, 1, 256}, 0.01);
+    Array out = Array::poisoned(DType::f32, {1, 1, 256});
+    backend.step = step.view();
+    backend.run(device::Attention{}, {q.view()}, {out.view()});
+    for (int code = 0; code < 256; ++code) {
+      const double got = out.get(code);
+      if ((code & 0x7f) == 0x7f)
+        CHECK(std::isnan(got));
+      else
+        CHECK_EQ(got, (code & 0x80 ? -1 : 1) * numbers[static_cast<std::size_t>(code & 0x7f)]);
+    }
+    backend.step = nullptr;
   });
 }
 

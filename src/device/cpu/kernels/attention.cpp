@@ -7,7 +7,7 @@
 // depend on the batch, the chunk or the threads.
 //
 // Per tile: scores by dot tiles (lanes along the head), the softmax by rows (lanes along positions), then the weighted
-// sum of values (lanes along the head). float16 and bfloat16 caches are widened on the fly for a few rows and once into
+// sum of values (lanes along the head). Caches narrower than float32 are widened on the fly for a few rows and once into
 // scratch for many.
 #include <algorithm>
 
@@ -489,7 +489,7 @@ std::size_t attention_partials(const AttentionArgs& args, int threads) {
 
 void attention(const AttentionArgs& args, core::ThreadPool& pool) {
   const std::int64_t items = count_items(args);
-  with_type(args.cache.k, args.cache.dtype, [&](const auto* typed) {
+  with_cache_type(args.cache.k, args.cache.dtype, [&](const auto* typed) {
     using C = std::remove_const_t<std::remove_pointer_t<decltype(typed)>>;
     if (args.partials) return split_items<C>(args, items, count_spans(args, items), pool);
     pool.parallel_for(items, std::max<std::int64_t>(1, items / (16 * pool.threads())),

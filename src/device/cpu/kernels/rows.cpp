@@ -52,7 +52,7 @@ void kv_write(const KvWriteArgs& args, core::ThreadPool& pool) {
   const std::int64_t heads = cache.kv_heads;
   const std::int64_t dim = cache.head_dim;
   const std::int64_t v_dim = cache.v_head_dim;
-  with_type(cache.k, cache.dtype, [&](const auto* typed) {
+  with_cache_type(cache.k, cache.dtype, [&](const auto* typed) {
     using To = std::remove_const_t<std::remove_pointer_t<decltype(typed)>>;
     To* k_cache = static_cast<To*>(cache.k);
     To* v_cache = static_cast<To*>(cache.v);

@@ -25,6 +25,13 @@ static inline void with_type(const void* data, core::DType dtype, F&& f) {
   }
 }
 
+// The same for a cache of keys or values, which may be Float8 as well.
+template <class F>
+static inline void with_cache_type(const void* data, core::DType dtype, F&& f) {
+  if (dtype == core::DType::f8_e4m3) return f(static_cast<const Float8*>(data));
+  with_type(data, dtype, f);
+}
+
 // Shares rows among threads in chunks of about 16384 elements; `cost` scales that down for slow elements.
 template <class F>
 static inline void share_rows(core::ThreadPool& pool, std::int64_t rows, std::int64_t elements_per_row,

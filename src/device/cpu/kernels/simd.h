@@ -2,7 +2,8 @@
 // One vector of floats, the width of the instruction set, so that a kernel is written once. Files of this folder are
 // compiled once per set (cmake/CpuIsa.cmake); everything here lives in that set's namespace.
 //
-// `Vec` holds kLanes floats. Narrow weights are read as Half16 and Brain16 (their bits) and widened on the way. fma(a,
+// `Vec` holds kLanes floats. Narrow numbers are read as Half16, Brain16 and Float8 (their bits; Float8 is e4m3 as in
+// quant/encode.h, saturating, but NaN stays NaN) and widened on the way. fma(a,
 // b, c) is a * b + c, fused except on plain SSE2. vmax(a, b) and vmin(a, b) give b when either is NaN. reduce_add has
 // one fixed tree per set: first halves are added until four lanes are left, then (s0 + s1) + (s2 + s3); add_sums4 is
 // four of them with the same tree.
@@ -26,6 +27,9 @@ struct Half16 {
 };
 struct Brain16 {
   std::uint16_t bits;
+};
+struct Float8 {
+  std::uint8_t bits;
 };
 
 }  // namespace fastllm::cpu::FASTLLM_ISA_NS

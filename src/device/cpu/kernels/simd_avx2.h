@@ -26,6 +26,17 @@ static inline Vec load(const Brain16* p) {
 static inline Vec load(const Half16* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }
+// e4m3 has float16's layout with three exponent bits less at the top and its bias 8 smaller: times 2^8 it is right.
+static inline Vec widen_float8(__m128i bytes) {  // in its low half
+  const __m128i words = _mm_slli_epi16(_mm_cvtepi8_epi16(bytes), 7);
+  const __m128i magnitude = _mm_and_si128(words, _mm_set1_epi16(0x3f80));
+  const __m128i nan = _mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x3f80));
+  const __m128i half = _mm_or_si128(_mm_and_si128(words, _mm_set1_epi16(static_cast<short>(0xbf80))), nan);
+  return {_mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0f))};
+}
+static inline Vec load(const Float8* p) {
+  return widen_float8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
 static inline void store(float* p, Vec v) {
   _mm256_storeu_ps(p, v.r);
 }
@@ -47,6 +58,11 @@ static inline Vec load_n(const Brain16* p, int n) {
 }
 static inline Vec load_n(const Half16* p, int n) {
   return {_mm256_cvtph_ps(first_words(p, n))};
+}
+static inline Vec load_n(const Float8* p, int n) {
+  __m128i bytes = _mm_setzero_si128();
+  std::memcpy(&bytes, p, static_cast<std::size_t>(n));
+  return widen_float8(bytes);
 }
 static inline void store_n(float* p, Vec v, int n) {
   _mm256_maskstore_ps(p, first_lanes(n), v.r);
@@ -136,6 +152,33 @@ static inline __m128i narrow_brain(Vec v) {
   const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v.r, v.r, _CMP_UNORD_Q));
   const __m256i words = _mm256_blendv_epi8(rounded, quiet, nan);
   return _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
+// To nearest even. Below 2^-6 the ulp of 2^14 is e4m3's step: adding rounds, and the sum's low bits are the code.
+static inline __m128i narrow_float8(Vec v) {  // in the low half
+  const __m256i all = _mm256_castps_si256(v.r);
+  const __m256 size = _mm256_castsi256_ps(_mm256_and_si256(all, _mm256_set1_epi32(0x7fffffff)));
+  const __m256 capped = _mm256_min_ps(size, _mm256_set1_ps(448.0f));
+  const __m256i bits = _mm256_castps_si256(capped);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 20), _mm256_set1_epi32(1));
+  const __m256i normal =
+      _mm256_sub_epi32(_mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7ffff))), 20),
+                       _mm256_set1_epi32(120 << 3));
+  const __m256 magic = _mm256_set1_ps(16384.0f);
+  const __m256i small = _mm256_sub_epi32(_mm256_castps_si256(_mm256_add_ps(capped, magic)), _mm256_castps_si256(magic));
+  __m256 code = _mm256_blendv_ps(_mm256_castsi256_ps(normal), _mm256_castsi256_ps(small),
+                                 _mm256_cmp_ps(capped, _mm256_set1_ps(0x1p-6f), _CMP_LT_OQ));
+  code = _mm256_blendv_ps(code, _mm256_castsi256_ps(_mm256_set1_epi32(0x7f)), _mm256_cmp_ps(v.r, v.r, _CMP_UNORD_Q));
+  const __m256i sign = _mm256_and_si256(_mm256_srli_epi32(all, 24), _mm256_set1_epi32(0x80));
+  const __m256i whole = _mm256_or_si256(_mm256_castps_si256(code), sign);
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+  return _mm_packus_epi16(words, words);
+}
+static inline void store(Float8* p, Vec v) {
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), narrow_float8(v));
+}
+static inline void store_n(Float8* p, Vec v, int n) {
+  const __m128i bytes = narrow_float8(v);
+  std::memcpy(p, &bytes, static_cast<std::size_t>(n));
 }
 static inline void store(Half16* p, Vec v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow_half(v));

@@ -30,6 +30,17 @@ static inline Vec load(const Brain16* p) {
 static inline Vec load(const Half16* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }
+// e4m3 has float16's layout with three exponent bits less at the top and its bias 8 smaller: times 2^8 it is right.
+static inline Vec widen_float8(__m128i bytes) {
+  const __m256i words = _mm256_slli_epi16(_mm256_cvtepi8_epi16(bytes), 7);
+  const __m256i magnitude = _mm256_and_si256(words, _mm256_set1_epi16(0x3f80));
+  const __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x3f80));
+  const __m256i half = _mm256_or_si256(_mm256_and_si256(words, _mm256_set1_epi16(static_cast<short>(0xbf80))), nan);
+  return {_mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f))};
+}
+static inline Vec load(const Float8* p) {
+  return widen_float8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
 static inline void store(float* p, Vec v) {
   _mm512_storeu_ps(p, v.r);
 }
@@ -46,6 +57,9 @@ static inline Vec load_n(const Brain16* p, int n) {
 }
 static inline Vec load_n(const Half16* p, int n) {
   return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), p))};
+}
+static inline Vec load_n(const Float8* p, int n) {
+  return widen_float8(_mm_maskz_loadu_epi8(first_lanes(n), p));
 }
 static inline void store_n(float* p, Vec v, int n) {
   _mm512_mask_storeu_ps(p, first_lanes(n), v.r);
@@ -137,6 +151,30 @@ static inline __m256i narrow_brain(Vec v) {
   const __m512i quiet = _mm512_or_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));  // NaN stays NaN
   const __mmask16 nan = _mm512_cmp_ps_mask(v.r, v.r, _CMP_UNORD_Q);
   return _mm512_cvtepi32_epi16(_mm512_mask_blend_epi32(nan, rounded, quiet));
+}
+// To nearest even. Below 2^-6 the ulp of 2^14 is e4m3's step: adding rounds, and the sum's low bits are the code.
+static inline __m128i narrow_float8(Vec v) {
+  const __m512i all = _mm512_castps_si512(v.r);
+  const __m512 size = _mm512_castsi512_ps(_mm512_and_si512(all, _mm512_set1_epi32(0x7fffffff)));
+  const __m512 capped = _mm512_min_ps(size, _mm512_set1_ps(448.0f));
+  const __m512i bits = _mm512_castps_si512(capped);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 20), _mm512_set1_epi32(1));
+  const __m512i normal =
+      _mm512_sub_epi32(_mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7ffff))), 20),
+                       _mm512_set1_epi32(120 << 3));
+  const __m512 magic = _mm512_set1_ps(16384.0f);
+  const __m512i small = _mm512_sub_epi32(_mm512_castps_si512(_mm512_add_ps(capped, magic)), _mm512_castps_si512(magic));
+  __m512i code =
+      _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(capped, _mm512_set1_ps(0x1p-6f), _CMP_LT_OQ), normal, small);
+  code = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(v.r, v.r, _CMP_UNORD_Q), code, _mm512_set1_epi32(0x7f));
+  const __m512i sign = _mm512_and_si512(_mm512_srli_epi32(all, 24), _mm512_set1_epi32(0x80));
+  return _mm512_cvtepi32_epi8(_mm512_or_si512(code, sign));
+}
+static inline void store(Float8* p, Vec v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow_float8(v));
+}
+static inline void store_n(Float8* p, Vec v, int n) {
+  _mm_mask_storeu_epi8(p, first_lanes(n), narrow_float8(v));
 }
 static inline void store(Half16* p, Vec v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow_half(v));

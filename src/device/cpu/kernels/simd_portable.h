@@ -70,6 +70,17 @@ static inline Vec widen_half(Words bits) {
   return of_bits(pick(above, special, bits_of(v)) | (bits & 0x8000u) << 16);
 #endif
 }
+static inline Vec widen_float8(const std::uint8_t* p) {
+  const Words bits{p[0], p[1], p[2], p[3]};
+  const Words magnitude = bits & 0x7fu;
+  Vec v = of_bits(magnitude << 20);
+  v.r *= Floats{0x1p120f, 0x1p120f, 0x1p120f, 0x1p120f};
+  const Ints nan = magnitude == 0x7fu;
+  return of_bits(pick(nan, bits_of(v) | 0x7fc00000u, bits_of(v)) | (bits & 0x80u) << 24);
+}
+static inline Vec load(const Float8* p) {
+  return widen_float8(&p->bits);
+}
 static inline Vec load(const Brain16* p) {
   return widen_brain(four_words(&p->bits));
 }
@@ -93,6 +104,11 @@ static inline Vec load_n(const Brain16* p, int n) {
 }
 static inline Vec load_n(const Half16* p, int n) {
   return widen_half(first_words(&p->bits, n));
+}
+static inline Vec load_n(const Float8* p, int n) {
+  std::uint8_t b[4] = {};
+  std::memcpy(b, p, static_cast<std::size_t>(n));
+  return widen_float8(b);
 }
 static inline void store_n(float* p, Vec v, int n) {
   std::memcpy(p, &v.r, static_cast<std::size_t>(n) * 4);
@@ -200,6 +216,29 @@ static inline std::uint16_t narrow_brain(float value) {
   std::memcpy(&bits, &value, 4);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>(bits >> 16 | 0x40u);
   return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+// To nearest even. Below 2^-6 the ulp of 2^14 is e4m3's step: adding rounds, and the sum's low bits are the code.
+static inline std::uint8_t narrow_float8(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  const std::uint32_t sign = bits >> 24 & 0x80u;
+  std::uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return static_cast<std::uint8_t>(sign | 0x7fu);
+  if (magnitude > 0x43e00000u) magnitude = 0x43e00000u;  // 448
+  if (magnitude < 0x3c800000u) {                         // 2^-6
+    float m;
+    std::memcpy(&m, &magnitude, 4);
+    m += 16384.0f;
+    std::memcpy(&magnitude, &m, 4);
+    return static_cast<std::uint8_t>(sign | (magnitude - 0x46800000u));
+  }
+  return static_cast<std::uint8_t>(sign | (((magnitude + 0x7ffffu + (magnitude >> 20 & 1u)) >> 20) - (120u << 3)));
+}
+static inline void store_n(Float8* p, Vec v, int n) {
+  for (int i = 0; i < n; ++i) p[i].bits = narrow_float8(v.r[i]);
+}
+static inline void store(Float8* p, Vec v) {
+  store_n(p, v, kLanes);
 }
 static inline void store_n(Half16* p, Vec v, int n) {
   for (int i = 0; i < n; ++i) p[i].bits = narrow_half(v.r[i]);

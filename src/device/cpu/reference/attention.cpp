@@ -1,4 +1,5 @@
-// KvWrite and Attention over the paged cache: for each query the plain two-pass softmax over all keys it may see.
+// KvWrite and Attention over the paged cache: for each query the plain two-pass softmax over all keys it may see. What is
+// too large for a cache of float8 becomes its largest number.
 #include <cmath>
 #include <vector>
 
@@ -17,8 +18,11 @@ void kv_write(const device::KvWrite& op, Views in, const device::StepView& step)
       const std::int64_t place = step.slots[t] % step.block_tokens;
       for (std::int64_t h = 0; h < layer.kv_heads; ++h) {
         const std::int64_t to = ((block * layer.kv_heads + h) * step.block_tokens + place) * dim;
-        for (std::int64_t d = 0; d < dim; ++d)
-          store(cache, layer.dtype, to + d, load(x, t * x.stride[0] + h * x.stride[1] + d * x.stride[2]));
+        for (std::int64_t d = 0; d < dim; ++d) {
+          double value = load(x, t * x.stride[0] + h * x.stride[1] + d * x.stride[2]);
+          if (layer.dtype == core::DType::f8_e4m3 && std::fabs(value) > 448) value = std::copysign(448, value);
+          store(cache, layer.dtype, to + d, value);
+        }
       }
     }
   };
@@ -28,7 +32,7 @@ void kv_write(const device::KvWrite& op, Views in, const device::StepView& step)
 
 void attention(const device::Attention& op, Views in, Views out, const device::StepView& step) {
   const device::KvLayer& layer = step.kv[static_cast<std::size_t>(op.layer)];
-  const View& q = in[0];   // [T, Hq, D]
+  const View& q = in[0];  // [T, Hq, D]
   const View& y = out[0];  // [T, Hq, Dv]
   const std::int64_t group = q.shape[1] / layer.kv_heads;
   std::vector<double> query(static_cast<std::size_t>(layer.head_dim));

@@ -1,13 +1,15 @@
 // attention: causal softmax attention of this step's queries over the paged cache, GQA, sliding window, soft cap.
 // Online softmax (Milakov & Gimelshein 2018; Dao et al. 2022), float32 sums.
 //
-// Decode (sequences with one query) on Hopper and 16-bit caches: attention_decode.cu. Otherwise a block takes one (sequence, kv head, split of kSplit keys) and all query heads
+// Decode (sequences with one query) on Hopper, 16-bit and float8 caches: attention_decode.cu. Otherwise a block takes one
+// (sequence, kv head, split of kSplit keys) and all query heads
 // of the group, so that each key and value is read once; splits end at fixed positions and are merged in order by a
 // second kernel (Dao et al. 2023, "Flash-Decoding"). Prefill (longer queries): a block takes one query head of one
-// token tile. 16-bit caches with head sizes 64 and 128 run on the tensor cores; everything else runs the general
-// kernel, one block per (token, head).
+// token tile. 16-bit caches, and float8 ones of 16-bit activations, with head sizes 64 and 128 run on the tensor cores;
+// everything else runs the general kernel, one block per (token, head).
 
 #include "device/cuda/attention.cuh"
+#include "device/cuda/cache_tile.cuh"
 #include "device/cuda/mma.cuh"
 #include "device/cuda/rope.cuh"
 
@@ -226,14 +228,15 @@ __device__ inline bool find_tile(const Call& c, int tile, int& sequence, int& fi
 
 // A warp takes 16 rows, whose query stays in registers; all warps share tiles of 64 keys, the next of which is on its
 // way (cp.async). Scores are kept times log2(e), so that the exponential is one instruction.
-template <class T, int kD>
+template <class T, class C, int kD>
 __global__ void __launch_bounds__(kQueryWarps * 32, kD == 64 ? 2 : 1) prefill_kernel(Call c) {
+  using Tile = CacheTile<T, C, kKeyTile, kD>;
   extern __shared__ __align__(128) unsigned char shared_memory[];
   let_next_start();
   wait_for_previous();
   const std::uint32_t base = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared_memory));
-  constexpr int kTileBytes = kKeyTile * kD * 2;
-  constexpr int kColumns = kD / 8;
+  constexpr int kTileBytes = Tile::kBytes;
+  constexpr int kColumns = Tile::kColumns;
   constexpr int kThreads = kQueryWarps * 32;
   int sequence = 0;
   int first = 0;
@@ -261,9 +264,9 @@ __global__ void __launch_bounds__(kQueryWarps * 32, kD == 64 ? 2 : 1) prefill_ke
         const int key = piece / kColumns;
         const int column = piece % kColumns;
         const std::int64_t from =
-            cache_row(c, sequence, kv_head, min(tile * kKeyTile + key, visible - 1)) * kD + column * 8;
-        copy_async16(k_at + tile_offset<kKeyTile>(key, column), static_cast<const T*>(c.k) + from, true);
-        copy_async16(k_at + kTileBytes + tile_offset<kKeyTile>(key, column), static_cast<const T*>(c.v) + from, true);
+            cache_row(c, sequence, kv_head, min(tile * kKeyTile + key, visible - 1)) * kD + column * Tile::kEach;
+        copy_async16(k_at + Tile::offset(key, column), static_cast<const C*>(c.k) + from, true);
+        copy_async16(k_at + kTileBytes + Tile::offset(key, column), static_cast<const C*>(c.v) + from, true);
       }
     }
     commit_async();
@@ -277,11 +280,13 @@ __global__ void __launch_bounds__(kQueryWarps * 32, kD == 64 ? 2 : 1) prefill_ke
     const std::int64_t high = (first + min(row + 8, rows - 1)) * c.q.stride[0];
 #pragma unroll
     for (int kk = 0; kk < kD / 16; ++kk) {
-      const int column = kk * 16 + lane % 4 * 2;
-      q[kk][0] = *reinterpret_cast<const std::uint32_t*>(from + low + column);
-      q[kk][1] = *reinterpret_cast<const std::uint32_t*>(from + high + column);
-      q[kk][2] = *reinterpret_cast<const std::uint32_t*>(from + low + column + 8);
-      q[kk][3] = *reinterpret_cast<const std::uint32_t*>(from + high + column + 8);
+      const auto pair = [&](std::int64_t start, int which) {
+        return Tile::numbers(*reinterpret_cast<const std::uint32_t*>(from + start + Tile::channel(lane, kk, which)));
+      };
+      q[kk][0] = pair(low, 0);
+      q[kk][1] = pair(high, 0);
+      q[kk][2] = pair(low, 1);
+      q[kk][3] = pair(high, 1);
     }
   }
 
@@ -297,15 +302,7 @@ __global__ void __launch_bounds__(kQueryWarps * 32, kD == 64 ? 2 : 1) prefill_ke
     const std::uint32_t k_at = base + tile % 2 * (2 * kTileBytes);
     const std::uint32_t v_at = k_at + kTileBytes;
     float s[kKeyTile / 8][4] = {};
-#pragma unroll
-    for (int kk = 0; kk < kD / 16; ++kk)
-#pragma unroll
-      for (int j = 0; j < kKeyTile / 16; ++j) {
-        std::uint32_t b[4];
-        load_matrix(b, k_at + tile_offset<kKeyTile>(j * 16 + lane % 8 + lane / 16 * 8, kk * 2 + lane / 8 % 2));
-        mma_16816<T>(s[j * 2], q[kk][0], q[kk][1], q[kk][2], q[kk][3], b[0], b[1]);
-        mma_16816<T>(s[j * 2 + 1], q[kk][0], q[kk][1], q[kk][2], q[kk][3], b[2], b[3]);
-      }
+    Tile::scores(s, q, k_at, lane);
 #pragma unroll
     for (int j = 0; j < kKeyTile / 8; ++j)
 #pragma unroll
@@ -352,20 +349,7 @@ __global__ void __launch_bounds__(kQueryWarps * 32, kD == 64 ? 2 : 1) prefill_ke
         out[d][h * 2 + 1] *= keep;
       }
     }
-#pragma unroll
-    for (int kk = 0; kk < kKeyTile / 16; ++kk) {
-      const std::uint32_t a0 = pack2<T>(s[kk * 2][0], s[kk * 2][1]);
-      const std::uint32_t a1 = pack2<T>(s[kk * 2][2], s[kk * 2][3]);
-      const std::uint32_t a2 = pack2<T>(s[kk * 2 + 1][0], s[kk * 2 + 1][1]);
-      const std::uint32_t a3 = pack2<T>(s[kk * 2 + 1][2], s[kk * 2 + 1][3]);
-#pragma unroll
-      for (int d = 0; d < kD / 16; ++d) {
-        std::uint32_t b[4];
-        load_matrix_transposed(b, v_at + tile_offset<kKeyTile>(kk * 16 + lane % 16, d * 2 + lane / 16));
-        mma_16816<T>(out[d * 2], a0, a1, a2, a3, b[0], b[1]);
-        mma_16816<T>(out[d * 2 + 1], a0, a1, a2, a3, b[2], b[3]);
-      }
-    }
+    Tile::sums(out, s, v_at, lane);
   }
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
@@ -374,22 +358,29 @@ __global__ void __launch_bounds__(kQueryWarps * 32, kD == 64 ? 2 : 1) prefill_ke
     sum += __shfl_xor_sync(0xffffffffu, sum, 2);
     if (row + h * 8 >= rows) continue;
     const float factor = 1.0f / sum;
-    T* to =
-        static_cast<T*>(c.out.data) + (first + row + h * 8) * c.out.stride[0] + head * c.out.stride[1] + lane % 4 * 2;
+    T* to = static_cast<T*>(c.out.data) + (first + row + h * 8) * c.out.stride[0] + head * c.out.stride[1] +
+            Tile::channel(lane, 0, 0);
 #pragma unroll
-    for (int d = 0; d < kD / 8; ++d)
-      *reinterpret_cast<std::uint32_t*>(to + d * 8) = pack2<T>(out[d][h * 2] * factor, out[d][h * 2 + 1] * factor);
+    for (int d = 0; d < kD / 8; ++d) {
+      if constexpr (Tile::kCode) {  // even and odd channels lie in two products
+        const int f = h * 2 + d % 2;
+        *reinterpret_cast<std::uint32_t*>(to + d / 2 * 16 + d % 2 * 2) =
+            pack2<T>(out[d / 2 * 2][f] * factor, out[d / 2 * 2 + 1][f] * factor);
+      } else {
+        *reinterpret_cast<std::uint32_t*>(to + d * 8) = pack2<T>(out[d][h * 2] * factor, out[d][h * 2 + 1] * factor);
+      }
+    }
   }
 }
 
-template <class T, int kD>
+template <class T, class C, int kD>
 void launch_prefill(const Context& c, const Call& call, int tokens, int heads) {
-  constexpr int kShared = 4 * kKeyTile * kD * 2;
+  constexpr int kShared = 4 * CacheTile<T, C, kKeyTile, kD>::kBytes;
   static const cudaError_t allowed =
-      cudaFuncSetAttribute(prefill_kernel<T, kD>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+      cudaFuncSetAttribute(prefill_kernel<T, C, kD>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   check(allowed, "attention");
   const auto tiles = static_cast<unsigned>((tokens + kQueryTile - 1) / kQueryTile + call.sequences);
-  launch(c, prefill_kernel<T, kD>, dim3(static_cast<unsigned>(heads), tiles), kQueryWarps * 32, kShared, 1, call);
+  launch(c, prefill_kernel<T, C, kD>, dim3(static_cast<unsigned>(heads), tiles), kQueryWarps * 32, kShared, 1, call);
 }
 
 template <class T, class C>
@@ -453,7 +444,7 @@ void attention(const Context& c, const device::Attention& op, const View& q, con
   const bool prefilled = !any_prefill || attention_prefill(c, call, q.dtype, layer.dtype, step.tokens, heads);
   if (decoded && prefilled) return;
   dispatch_float(q.dtype, "attention", [&](auto t) {
-    dispatch_float(layer.dtype, "attention", [&](auto u) {
+    dispatch_cache(layer.dtype, "attention", [&](auto u) {
       using T = typename decltype(t)::type;
       using C = typename decltype(u)::type;
       if (!decoded) {
@@ -461,13 +452,13 @@ void attention(const Context& c, const device::Attention& op, const View& q, con
         merge_kernel<T><<<dim3(step.sequences, heads), 128, 0, c.stream>>>(call);
       }
       if (prefilled) return;
-      if constexpr (std::is_same_v<T, C> && !std::is_same_v<T, float>) {
+      if constexpr ((std::is_same_v<T, C> || kIsCode<C>) && !std::is_same_v<T, float>) {
         const auto even = [](const View& v) {
           return v.stride[0] % 2 == 0 && v.stride[1] % 2 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 4 == 0;
         };
         const bool whole = c.tensor_cores && layer.head_dim == layer.v_head_dim && even(q) && even(out);
-        if (whole && layer.head_dim == 64) return launch_prefill<T, 64>(c, call, step.tokens, heads);
-        if (whole && layer.head_dim == 128) return launch_prefill<T, 128>(c, call, step.tokens, heads);
+        if (whole && layer.head_dim == 64) return launch_prefill<T, C, 64>(c, call, step.tokens, heads);
+        if (whole && layer.head_dim == 128) return launch_prefill<T, C, 128>(c, call, step.tokens, heads);
       }
       launch_general<T, C>(c, call, step.tokens, heads);
     });

@@ -1,4 +1,4 @@
-// attention, one query a sequence, 16-bit cache, head sizes 64 and 128, compute capability 9.0 and above.
+// attention, one query a sequence, cache of 16 bits or of float8, head sizes 64 and 128, compute capability 9.0 and above.
 //
 // The query heads that share a key head are the 16 rows of a tensor-core tile, so keys and values are read once (GQA:
 // Ainslie et al. 2023). A block takes a range of keys of one sequence and key head; its four warps take tiles of 32 keys
@@ -10,6 +10,7 @@
 // its own length and on whether the step has few sequences or many.
 
 #include "device/cuda/attention.cuh"
+#include "device/cuda/cache_tile.cuh"
 #include "device/cuda/hopper.cuh"
 #include "device/cuda/mma.cuh"
 #include "device/cuda/rope.cuh"
@@ -17,7 +18,8 @@
 namespace fastllm::cuda {
 namespace {
 
-constexpr int kKeys = 16;  // of a tile
+template <class C>
+constexpr int kTileKeys = 32 / static_cast<int>(sizeof(C));  // of a tile: as many bytes, whatever a number has
 constexpr int kWarps = 4;
 constexpr int kFewKeys = 128;  // of a block, while there are multiprocessors to spare
 constexpr int kManyKeys = 256;
@@ -28,21 +30,26 @@ __device__ inline int keys_per_block(int keys, int least) {
   return share <= least ? least : (share + least - 1) / least * least;
 }
 
-template <int kD>
+template <class C, int kD>
+constexpr int kTilesShared = kWarps * 2 * 2 * kTileKeys<C> * kD * static_cast<int>(sizeof(C));
+template <class C, int kD>
 constexpr int kDecodeShared =
-    kWarps * 2 * 2 * kKeys * kD * 2 > kWarps * 16 * (kD + 4) * 4 ? kWarps * 2 * 2 * kKeys * kD * 2
-                                                                 : kWarps * 16 * (kD + 4) * 4;
+    kTilesShared<C, kD> > kWarps * 16 * (kD + 4) * 4 ? kTilesShared<C, kD> : kWarps * 16 * (kD + 4) * 4;
 
-template <class T, int kD, bool kRope>
+template <class T, class C, int kD, bool kRope>
 __global__ void __launch_bounds__(kWarps * 32, 4) decode_kernel(AttentionCall c, RopeKv r, int least_keys) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  constexpr int kKeys = kTileKeys<C>;
+  constexpr bool kCode = kIsCode<C>;
+  using Tile = CacheTile<T, C, kKeys, kD>;
   extern __shared__ __align__(128) unsigned char shared_memory[];
   __shared__ float tops[kWarps][16];
   __shared__ float totals[kWarps][16];
   __shared__ float top[16];
   __shared__ float normaliser[16];
   __shared__ float2 turns[kRope ? kD / 2 : 1];
-  __shared__ T fresh[kRope ? 18 : 1][kRope ? kD + 8 : 1];  // the turned queries, the new key and the new value
+  __shared__ T
+      fresh[kRope ? 18 : 1][kRope ? kD + 8 : 1];  // the turned queries, the new key and the new value (or their codes)
   let_next_start();
   const int sequence = blockIdx.z;
   const int token = c.query_start[sequence];
@@ -64,8 +71,8 @@ __global__ void __launch_bounds__(kWarps * 32, 4) decode_kernel(AttentionCall c,
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
 
-  constexpr int kColumns = kD / 8;
-  constexpr int kTileBytes = kKeys * kD * 2;
+  constexpr int kColumns = Tile::kColumns;
+  constexpr int kTileBytes = Tile::kBytes;
   const std::uint32_t base =
       static_cast<std::uint32_t>(__cvta_generic_to_shared(shared_memory)) + warp * (4 * kTileBytes);
 
@@ -80,9 +87,9 @@ __global__ void __launch_bounds__(kWarps * 32, 4) decode_kernel(AttentionCall c,
         const int piece = i * 32 + lane;
         const int row = piece / kColumns;
         const int column = piece % kColumns;
-        const std::int64_t from = __shfl_sync(0xffffffffu, row_of_lane, row) + column * 8;
-        copy_async16(k_at + tile_offset<kKeys>(row, column), static_cast<const T*>(c.k) + from, true);
-        copy_async16(k_at + kTileBytes + tile_offset<kKeys>(row, column), static_cast<const T*>(c.v) + from, true);
+        const std::int64_t from = __shfl_sync(0xffffffffu, row_of_lane, row) + column * Tile::kEach;
+        copy_async16(k_at + Tile::offset(row, column), static_cast<const C*>(c.k) + from, true);
+        copy_async16(k_at + kTileBytes + Tile::offset(row, column), static_cast<const C*>(c.v) + from, true);
       }
     }
     commit_async();
@@ -108,6 +115,16 @@ __global__ void __launch_bounds__(kWarps * 32, 4) decode_kernel(AttentionCall c,
       const T* from =
           static_cast<const T*>(x.data) + token * x.stride[0] + (is_query ? first_head + job : kv_head) * x.stride[1];
       T* to = fresh[is_query ? job : 16 + job - group];
+      if constexpr (kCode) {
+        if (!is_query) {
+          C* codes = reinterpret_cast<C*>(to);
+          if (job == group)
+            turn_head(r, from, kD, r.k_norm, turns, [&](int i, T value) { codes[i] = from_float<C>(to_float(value)); });
+          else
+            for (int i = lane; i < kD; i += 32) codes[i] = from_float<C>(to_float(from[i]));
+          continue;
+        }
+      }
       if (job == group + 1)
         for (int i = lane; i < kD; i += 32) to[i] = from[i];
       else
@@ -120,8 +137,8 @@ __global__ void __launch_bounds__(kWarps * 32, 4) decode_kernel(AttentionCall c,
       const std::int64_t at = cache_row(c, sequence, kv_head, length - 1) * kD;
       for (int i = threadIdx.x; i < 2 * kColumns; i += kWarps * 32) {
         void* cache = i < kColumns ? r.k_cache : r.v_cache;
-        *reinterpret_cast<Eight<T>*>(static_cast<T*>(cache) + at + i % kColumns * 8) =
-            *reinterpret_cast<const Eight<T>*>(&fresh[16 + i / kColumns][i % kColumns * 8]);
+        *reinterpret_cast<uint4*>(static_cast<C*>(cache) + at + i % kColumns * Tile::kEach) =
+            *reinterpret_cast<const uint4*>(&fresh[16 + i / kColumns][i % kColumns * 8]);
       }
     }
   } else {
@@ -132,17 +149,18 @@ __global__ void __launch_bounds__(kWarps * 32, 4) decode_kernel(AttentionCall c,
   std::uint32_t q[kD / 16][4];
   {
     const auto pair = [&](int row, int column) {
-      if constexpr (kRope) return *reinterpret_cast<const std::uint32_t*>(&fresh[row][column]);
+      if constexpr (kRope) return Tile::numbers(*reinterpret_cast<const std::uint32_t*>(&fresh[row][column]));
       const T* from = static_cast<const T*>(c.q.data) + token * c.q.stride[0] + (first_head + row) * c.q.stride[1];
-      return row < group ? *reinterpret_cast<const std::uint32_t*>(from + column) : 0u;
+      return row < group ? Tile::numbers(*reinterpret_cast<const std::uint32_t*>(from + column)) : 0u;
     };
 #pragma unroll
     for (int kk = 0; kk < kD / 16; ++kk) {
-      const int column = kk * 16 + lane % 4 * 2;
-      q[kk][0] = pair(lane / 4, column);
-      q[kk][1] = pair(lane / 4 + 8, column);
-      q[kk][2] = pair(lane / 4, column + 8);
-      q[kk][3] = pair(lane / 4 + 8, column + 8);
+      const int low = Tile::channel(lane, kk, 0);
+      const int high = Tile::channel(lane, kk, 1);
+      q[kk][0] = pair(lane / 4, low);
+      q[kk][1] = pair(lane / 4 + 8, low);
+      q[kk][2] = pair(lane / 4, high);
+      q[kk][3] = pair(lane / 4 + 8, high);
     }
   }
   for (int turn = 0; tile * kKeys < end; tile += kWarps, ++turn) {
@@ -154,25 +172,17 @@ __global__ void __launch_bounds__(kWarps * 32, 4) decode_kernel(AttentionCall c,
       const int row = length - 1 - tile * kKeys;  // of the new key, if it is in this tile
       if (row >= 0 && row < kKeys) {
         for (int i = lane; i < 2 * kColumns; i += 32)
-          store_shared_eight((i < kColumns ? k_at : v_at) + tile_offset<kKeys>(row, i % kColumns),
+          store_shared_eight((i < kColumns ? k_at : v_at) + Tile::offset(row, i % kColumns),
                              &fresh[16 + i / kColumns][i % kColumns * 8]);
         // The rows after it repeat the cache's row of the new key, which nobody had written: zero times NaN is NaN.
         const uint4 zeros{};
         for (int i = lane; i < (kKeys - 1 - row) * kColumns; i += 32)
-          store_shared_eight(v_at + tile_offset<kKeys>(row + 1 + i / kColumns, i % kColumns), &zeros);
+          store_shared_eight(v_at + Tile::offset(row + 1 + i / kColumns, i % kColumns), &zeros);
         __syncwarp();
       }
     }
     float s[kKeys / 8][4] = {};
-#pragma unroll
-    for (int kk = 0; kk < kD / 16; ++kk)
-#pragma unroll
-      for (int j = 0; j < kKeys / 16; ++j) {
-        std::uint32_t b[4];
-        load_matrix(b, k_at + tile_offset<kKeys>(j * 16 + lane % 8 + lane / 16 * 8, kk * 2 + lane / 8 % 2));
-        mma_16816<T>(s[j * 2], q[kk][0], q[kk][1], q[kk][2], q[kk][3], b[0], b[1]);
-        mma_16816<T>(s[j * 2 + 1], q[kk][0], q[kk][1], q[kk][2], q[kk][3], b[2], b[3]);
-      }
+    Tile::scores(s, q, k_at, lane);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       float higher = best[h];
@@ -207,20 +217,7 @@ __global__ void __launch_bounds__(kWarps * 32, 4) decode_kernel(AttentionCall c,
         out[d][h * 2 + 1] *= keep;
       }
     }
-#pragma unroll
-    for (int kk = 0; kk < kKeys / 16; ++kk) {
-      const std::uint32_t a0 = pack2<T>(s[kk * 2][0], s[kk * 2][1]);
-      const std::uint32_t a1 = pack2<T>(s[kk * 2][2], s[kk * 2][3]);
-      const std::uint32_t a2 = pack2<T>(s[kk * 2 + 1][0], s[kk * 2 + 1][1]);
-      const std::uint32_t a3 = pack2<T>(s[kk * 2 + 1][2], s[kk * 2 + 1][3]);
-#pragma unroll
-      for (int d = 0; d < kD / 16; ++d) {
-        std::uint32_t b[4];
-        load_matrix_transposed(b, v_at + tile_offset<kKeys>(kk * 16 + lane % 16, d * 2 + lane / 16));
-        mma_16816<T>(out[d * 2], a0, a1, a2, a3, b[0], b[1]);
-        mma_16816<T>(out[d * 2 + 1], a0, a1, a2, a3, b[2], b[3]);
-      }
-    }
+    Tile::sums(out, s, v_at, lane);
     __syncwarp();  // all lanes have read the buffer that is filled now
     fill(tile + 2 * kWarps, turn % 2);
   }
@@ -240,10 +237,18 @@ __global__ void __launch_bounds__(kWarps * 32, 4) decode_kernel(AttentionCall c,
       tops[warp][row] = best[h];
       totals[warp][row] = sum;
     }
-    float* to = sums + (warp * 16 + row) * kPitch + lane % 4 * 2;
+    if constexpr (kCode) {
+      float* to = sums + (warp * 16 + row) * kPitch + lane % 4 * 4;
 #pragma unroll
-    for (int d = 0; d < kD / 8; ++d)
-      *reinterpret_cast<float2*>(to + d * 8) = make_float2(out[d][h * 2], out[d][h * 2 + 1]);
+      for (int d = 0; d < kD / 8; d += 2)
+        *reinterpret_cast<float4*>(to + d * 8) =
+            make_float4(out[d][h * 2], out[d + 1][h * 2], out[d][h * 2 + 1], out[d + 1][h * 2 + 1]);
+    } else {
+      float* to = sums + (warp * 16 + row) * kPitch + lane % 4 * 2;
+#pragma unroll
+      for (int d = 0; d < kD / 8; ++d)
+        *reinterpret_cast<float2*>(to + d * 8) = make_float2(out[d][h * 2], out[d][h * 2 + 1]);
+    }
   }
   __syncthreads();
   T* to = static_cast<T*>(c.out.data) + token * c.out.stride[0];
@@ -307,7 +312,7 @@ __global__ void __launch_bounds__(kWarps * 32, 4) decode_kernel(AttentionCall c,
 #endif
 }
 
-template <class T, int kD>
+template <class T, class C, int kD>
 void launch_decode(const Context& c, const AttentionCall& call, const RopeKv* rope, int max_kv) {
   const int cuts = (call.group + 15) / 16;
   const int least = call.sequences * call.kv_heads * cuts >= c.multiprocessors ? kManyKeys : kFewKeys;
@@ -317,10 +322,10 @@ void launch_decode(const Context& c, const AttentionCall& call, const RopeKv* ro
   const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>(call.kv_heads * cuts),
                   static_cast<unsigned>(call.sequences));
   const auto start = [&](auto kernel) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kDecodeShared<kD>), "attention");
-    launch(c, kernel, grid, kWarps * 32, kDecodeShared<kD>, splits, call, rope ? *rope : RopeKv{}, least);
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kDecodeShared<C, kD>), "attention");
+    launch(c, kernel, grid, kWarps * 32, kDecodeShared<C, kD>, splits, call, rope ? *rope : RopeKv{}, least);
   };
-  rope ? start(&decode_kernel<T, kD, true>) : start(&decode_kernel<T, kD, false>);
+  rope ? start(&decode_kernel<T, C, kD, true>) : start(&decode_kernel<T, C, kD, false>);
 }
 
 }  // namespace
@@ -331,15 +336,21 @@ bool attention_decode(const Context& c, const AttentionCall& call, const RopeKv*
     return v.stride[0] % elements == 0 && v.stride[1] % elements == 0 &&
            reinterpret_cast<std::uintptr_t>(v.data) % (static_cast<std::size_t>(elements) * 2) == 0;
   };
-  if (!c.overlapped || q != cache || !core::is_half(q) || call.head_dim != call.v_head_dim || call.sequences > 65535 ||
-      !even(call.q, 2) || !even(call.out, 4))
+  const bool coded = cache == core::DType::f8_e4m3;
+  if (!c.overlapped || !(q == cache || coded) || !core::is_half(q) || call.head_dim != call.v_head_dim ||
+      call.sequences > 65535 || !even(call.q, 2) || !even(call.out, 4))
     return false;
   if (call.head_dim != 64 && call.head_dim != 128) return false;
-  const bool bf16 = q == core::DType::bf16;
-  if (call.head_dim == 64)
-    bf16 ? launch_decode<__nv_bfloat16, 64>(c, call, rope, max_kv) : launch_decode<__half, 64>(c, call, rope, max_kv);
-  else
-    bf16 ? launch_decode<__nv_bfloat16, 128>(c, call, rope, max_kv) : launch_decode<__half, 128>(c, call, rope, max_kv);
+  const auto start = [&](auto t, auto u) {
+    using T = typename decltype(t)::type;
+    using C = typename decltype(u)::type;
+    if (call.head_dim == 64)
+      launch_decode<T, C, 64>(c, call, rope, max_kv);
+    else
+      launch_decode<T, C, 128>(c, call, rope, max_kv);
+  };
+  const auto with = [&](auto t) { coded ? start(t, Type<E4m3>{}) : start(t, t); };
+  q == core::DType::bf16 ? with(Type<__nv_bfloat16>{}) : with(Type<__half>{});
   return true;
 }
 

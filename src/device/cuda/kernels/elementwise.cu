@@ -2,6 +2,7 @@
 // block a row). Offsets are computed from the index, so any strides work; float32 inside.
 
 #include "device/cuda/common.cuh"
+#include "device/cuda/fp8.cuh"
 #include "device/cuda/launch.h"
 
 namespace fastllm::cuda {
@@ -225,7 +226,7 @@ void copy(const Context& c, const View& x, const View& out) {
         break;
     }
   } else {
-    dispatch_float(x.dtype, "copy", [&](auto t) {
+    dispatch_cache(x.dtype, "copy", [&](auto t) {
       dispatch_float(out.dtype, "copy", [&](auto u) {
         using From = typename decltype(t)::type;
         using To = typename decltype(u)::type;

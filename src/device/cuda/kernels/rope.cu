@@ -3,6 +3,7 @@
 // float32 products as in the reference, reduced accurately (sinf, cosf; not the fast intrinsics). Whole 16-bit heads of
 // 64, 128 and 256 channels go 16 bytes at a time.
 
+#include "device/cuda/fp8.cuh"
 #include "device/cuda/mma.cuh"
 #include "device/cuda/rope.cuh"
 
@@ -101,10 +102,23 @@ __global__ void __launch_bounds__(128) rope_kv_write_kernel(RopeKv r, int heads_
   }
 }
 
-// The same for heads without a norm that turn whole, in halves, into a cache of their own 16-bit dtype: kLanes threads
-// take a head, 8 channels of each half. (A norm's sum would come out in another order than where decode attention turns
+// Eight numbers as codes of a float8 cache.
+template <class T>
+__device__ inline uint2 codes_of(const Eight<T>& numbers) {
+  const auto four = [&](int first) {
+    std::uint32_t word = 0;
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      word |= static_cast<std::uint32_t>(from_float<E4m3>(to_float(numbers.v[first + j])).bits) << (8 * j);
+    return word;
+  };
+  return {four(0), four(4)};
+}
+
+// The same for heads without a norm that turn whole, in halves, into a cache of their own 16-bit dtype or of float8: kLanes
+// threads take a head, 8 channels of each half. (A norm's sum would come out in another order than where decode attention turns
 // heads itself.)
-template <class T, int kLanes>
+template <class T, class C, int kLanes>
 __global__ void __launch_bounds__(128) rope_kv_write_wide_kernel(RopeKv r, int heads_per_block) {
   constexpr int kHalf = kLanes * 8;
   __shared__ __align__(16) float cosines[kHalf];
@@ -148,6 +162,15 @@ __global__ void __launch_bounds__(128) rope_kv_write_wide_kernel(RopeKv r, int h
       }
     }
     if (mine >= end) continue;
+    if constexpr (kIsCode<C>) {
+      if (!is_query) {
+        C* codes = static_cast<C*>(is_key ? r.k_cache : r.v_cache) +
+                   ((block + head) * r.block_tokens + offset) * (2 * kHalf) + at;
+        *reinterpret_cast<uint2*>(codes) = codes_of(low);
+        *reinterpret_cast<uint2*>(codes + kHalf) = codes_of(high);
+        continue;
+      }
+    }
     *reinterpret_cast<Eight<T>*>(to) = low;
     *reinterpret_cast<Eight<T>*>(to + kHalf) = high;
   }
@@ -157,11 +180,13 @@ __global__ void __launch_bounds__(128) rope_kv_write_wide_kernel(RopeKv r, int h
 bool launch_wide(const Context& c, const RopeKv& r, core::DType cache, int tokens, unsigned heads) {
   const std::int64_t dim = r.q.shape[2];
   const auto wide = [&](const KView& v) {
-    return v.dtype == cache && v.shape[2] == dim && v.stride[2] == 1 && v.stride[0] % 8 == 0 && v.stride[1] % 8 == 0 &&
-           reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0;
+    return v.dtype == r.q.dtype && v.shape[2] == dim && v.stride[2] == 1 && v.stride[0] % 8 == 0 &&
+           v.stride[1] % 8 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0;
   };
-  if (!core::is_half(cache) || r.op.normed || r.op.rope.interleaved || r.op.rope.rotary_dim != dim || !wide(r.q) ||
-      !wide(r.k) || !wide(r.v) || !wide(r.out) || (dim != 64 && dim != 128 && dim != 256))
+  const bool coded = cache == core::DType::f8_e4m3;
+  if (!core::is_half(r.q.dtype) || !(coded || r.q.dtype == cache) || r.op.normed || r.op.rope.interleaved ||
+      r.op.rope.rotary_dim != dim || !wide(r.q) || !wide(r.k) || !wide(r.v) || !wide(r.out) ||
+      (dim != 64 && dim != 128 && dim != 256))
     return false;
   // Few tokens need many blocks; many need their angles but once.
   const unsigned each = tokens >= 2 * c.multiprocessors ? heads : 2048 / static_cast<unsigned>(dim);
@@ -169,20 +194,22 @@ bool launch_wide(const Context& c, const RopeKv& r, core::DType cache, int token
     launch(c, kernel, dim3(static_cast<unsigned>(tokens), (heads + each - 1) / each), 128, 0, 1, r,
            static_cast<int>(each));
   };
-  const auto run = [&](auto t) {
+  const auto run = [&](auto t, auto u) {
     using T = typename decltype(t)::type;
-    if (dim == 64) return start(&rope_kv_write_wide_kernel<T, 4>);
-    if (dim == 128) return start(&rope_kv_write_wide_kernel<T, 8>);
-    start(&rope_kv_write_wide_kernel<T, 16>);
+    using C = typename decltype(u)::type;
+    if (dim == 64) return start(&rope_kv_write_wide_kernel<T, C, 4>);
+    if (dim == 128) return start(&rope_kv_write_wide_kernel<T, C, 8>);
+    start(&rope_kv_write_wide_kernel<T, C, 16>);
   };
-  cache == core::DType::bf16 ? run(Type<__nv_bfloat16>{}) : run(Type<__half>{});
+  const auto with = [&](auto t) { coded ? run(t, Type<E4m3>{}) : run(t, t); };
+  r.q.dtype == core::DType::bf16 ? with(Type<__nv_bfloat16>{}) : with(Type<__half>{});
   return true;
 }
 
 void write_one(const Context& c, const View& in, void* cache, core::DType dtype, int kv_heads, int head_dim,
                const StepView& step) {
   dispatch_float(in.dtype, "kv_write", [&](auto t) {
-    dispatch_float(dtype, "kv_write", [&](auto u) {
+    dispatch_cache(dtype, "kv_write", [&](auto u) {
       using T = typename decltype(t)::type;
       using C = typename decltype(u)::type;
       kv_write_kernel<T, C><<<step.tokens, block_threads(kv_heads * head_dim, 256), 0, c.stream>>>(
@@ -246,7 +273,7 @@ void rope_kv_write(const Context& c, const device::RopeKvWrite& op, std::span<co
   if (launch_wide(c, r, layer.dtype, tokens, heads)) return;
   const unsigned each = tokens <= 32 ? 4 : 16;  // heads of a block: few tokens need many blocks
   dispatch_float(in[0].dtype, "rope_kv_write", [&](auto t) {
-    dispatch_float(layer.dtype, "rope_kv_write", [&](auto u) {
+    dispatch_cache(layer.dtype, "rope_kv_write", [&](auto u) {
       using T = typename decltype(t)::type;
       using C = typename decltype(u)::type;
       launch(c, &rope_kv_write_kernel<T, C>, dim3(static_cast<unsigned>(tokens), (heads + each - 1) / each), 128, 0, 1,
