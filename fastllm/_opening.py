@@ -203,6 +203,7 @@ def model_of(loaded: LoadedModel, engine: EngineConfig | None = None, *, name: s
         kv_bytes_per_token=loaded.program.kv_bytes_per_token,
         layers=facts.layers,
         chat=tokenizer.chat_template is not None,
+        kv_dtype=", ".join(dict.fromkeys(layer["dtype"] for layer in loaded.program.kv_layers)),
     )
     return Model(
         loaded.program,

@@ -438,6 +438,7 @@ class ModelInfo:
         kv_bytes_per_token: Key/value memory that one token of context costs.
         layers: Number of transformer layers, 0 if unknown.
         chat: Whether it has a chat template.
+        kv_dtype: Element type of keys and values, "" if unknown.
     """
 
     name: str
@@ -453,8 +454,10 @@ class ModelInfo:
     kv_bytes_per_token: int
     layers: int
     chat: bool
+    kv_dtype: str = ""
 
     def _rows(self) -> list[tuple[str, object]]:
+        kept = f" ({self.kv_dtype})" if self.kv_dtype else ""
         return [
             ("architecture", self.architecture),
             ("parameters", f"{_count(self.parameters)} ({self.parameters})"),
@@ -462,7 +465,7 @@ class ModelInfo:
             ("weights", _bytes(self.weight_bytes)),
             ("layers", self.layers),
             ("vocabulary", self.vocab_size),
-            ("context", f"{self.context_length} tokens, {_bytes(self.kv_bytes_per_token)} of KV a token"),
+            ("context", f"{self.context_length} tokens, {_bytes(self.kv_bytes_per_token)} of KV a token{kept}"),
             ("chat template", "yes" if self.chat else "no"),
             ("device", self.device),
             ("path", self.path),

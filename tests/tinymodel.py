@@ -63,7 +63,8 @@ def tiny_model(folder: Path, kind: str = "llama", *, config: Mapping[str, Any] |
 
 def opened(path: Path, **engine: Any) -> Model:
     """The model of a checkpoint folder without a tokenizer: token i is the character 33 + i."""
-    loaded = load_program(open_checkpoint(path), threads=1)
+    config = EngineConfig(**engine)
+    loaded = load_program(open_checkpoint(path), threads=1, kv_dtype=config.kv_dtype)
     facts = loaded.info
     info = ModelInfo(
         name=path.name,
@@ -85,7 +86,7 @@ def opened(path: Path, **engine: Any) -> Model:
         loaded.program,
         tokenizer,
         info=info,
-        engine_config=EngineConfig(**engine),
+        engine_config=config,
         generation_config=GenerationConfig(temperature=0.0, ignore_eos=True),
         module=loaded.module,
         config=loaded.config,

@@ -2,7 +2,7 @@
 // microseconds and operations or bytes per second, and what the layers come to together. Then prefill attention by
 // itself, over lengths and head sizes. Weights and activations are random.
 //
-//   cuda_prompt_bench [--shape llama3.1-8b] [--tokens 512,2048,8192] [--attention] [--deterministic]
+//   cuda_prompt_bench [--shape llama3.1-8b] [--tokens 512,2048,8192] [--attention] [--deterministic] [--kv fp8]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -68,6 +68,7 @@ class Bench {
   }
 
   device::Backend& gpu() { return *gpu_; }
+  DType kv = DType::bf16;
 
   // Microseconds of one run of `work`, recorded and replayed `repeats` times; the median of several rounds.
   template <class F>
@@ -148,7 +149,7 @@ void prompts(Bench& bench, const Model& m, const std::vector<int>& lengths, bool
                normed = bench.random({most, m.hidden}), qkv = bench.random({most, qkv_rows}),
                attended = bench.random({most, m.heads, m.head_dim}), inner = bench.random({most, m.ffn}),
                weight = bench.floats(m.hidden, 1.0f), inv_freq = bench.floats(m.head_dim / 2, 0.1f);
-  const device::KvLayer layer{k.data(), v.data(), m.kv_heads, m.head_dim, m.head_dim, DType::bf16};
+  const device::KvLayer layer{k.data(), v.data(), m.kv_heads, m.head_dim, m.head_dim, bench.kv};
   for (int tokens : lengths) {
     Prompt prompt(bench, 0, tokens, deterministic);
     prompt.view.kv = std::span(&layer, 1);
@@ -211,7 +212,7 @@ void attention(Bench& bench, bool deterministic) {
       const Shape cache{prompt.view.max_blocks, kKvHeads, kBlock, head_dim};
       const Tensor k = bench.random(cache), v = bench.random(cache), q = bench.random({queries, kHeads, head_dim}),
                    to = bench.random({queries, kHeads, head_dim});
-      const device::KvLayer layer{k.data(), v.data(), kKvHeads, head_dim, head_dim, DType::bf16};
+      const device::KvLayer layer{k.data(), v.data(), kKvHeads, head_dim, head_dim, bench.kv};
       prompt.view.kv = std::span(&layer, 1);
       device::Attention op;
       op.scale = 8.0f;  // scores of the order of 1
@@ -228,6 +229,7 @@ void attention(Bench& bench, bool deterministic) {
 
 int main(int argc, char** argv) {
   std::string shape = "llama3.1-8b";
+  Bench bench;
   std::vector<int> lengths{512, 2048, 8192};
   bool only_attention = false;
   bool deterministic = false;
@@ -235,6 +237,7 @@ int main(int argc, char** argv) {
     const std::string option = argv[i];
     const auto value = [&] { return std::string(i + 1 < argc ? argv[++i] : ""); };
     if (option == "--shape") shape = value();
+    if (option == "--kv" && value() == "fp8") bench.kv = DType::f8_e4m3;
     if (option == "--attention") only_attention = true;
     if (option == "--deterministic") deterministic = true;
     if (option == "--tokens") {
@@ -247,7 +250,6 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "unknown shape '%s', or no lengths\n", shape.c_str());
     return 2;
   }
-  Bench bench;
   std::printf("%s\n", bench.gpu().info().description.c_str());
   if (only_attention)
     attention(bench, deterministic);

@@ -2,7 +2,7 @@
 // replayed whole, then with one kind of op left out at a time; the differences are what each kind costs in place. Then
 // products alone, in bytes and operations per second. Weights are random and larger than the caches together.
 //
-//   cuda_step_bench [--shape llama3.2-1b] [--batches 1,8,32,128] [--context 192] [--quant int4] [--products]
+//   cuda_step_bench [--shape llama3.2-1b] [--batches 1,8,32,128] [--context 192] [--quant int4] [--kv fp8] [--products]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -70,6 +70,7 @@ class Bench {
   }
 
   std::optional<quant::Format> quant;
+  DType kv = DType::bf16;
 
   device::Backend& gpu() { return *gpu_; }
 
@@ -116,8 +117,9 @@ void steps(Bench& bench, const Model& m, const std::vector<int>& batches, int co
     layer.o = pack(m.hidden, m.heads * m.head_dim);
     layer.gate_up = pack(2 * m.ffn, m.hidden, true);
     layer.down = pack(m.hidden, m.ffn);
-    layer.k = bench.random({most * blocks_each, m.kv_heads, 16, m.head_dim});
-    layer.v = bench.random({most * blocks_each, m.kv_heads, 16, m.head_dim});
+    const auto elements = static_cast<std::int64_t>(2 / core::dtype_size(bench.kv));  // in the room of a random one
+    layer.k = bench.random({most * blocks_each, m.kv_heads, 16, m.head_dim / elements});
+    layer.v = bench.random({most * blocks_each, m.kv_heads, 16, m.head_dim / elements});
     layers.push_back(std::move(layer));
   }
   const auto head = bench.pack(m.vocab, m.hidden, false, true);
@@ -161,7 +163,7 @@ void steps(Bench& bench, const Model& m, const std::vector<int>& batches, int co
     step.selected_rows = ids.data();
     std::vector<device::KvLayer> caches;
     for (const Layer& layer : layers)
-      caches.push_back({layer.k.data(), layer.v.data(), m.kv_heads, m.head_dim, m.head_dim, DType::bf16});
+      caches.push_back({layer.k.data(), layer.v.data(), m.kv_heads, m.head_dim, m.head_dim, bench.kv});
     device::StepView staged = bench.gpu().stage(step);
     staged.kv = caches;
 
@@ -283,6 +285,7 @@ void products(Bench& bench) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  Bench bench;
   std::string shape = "llama3.2-1b";
   std::vector<int> batches{1, 8, 32, 128};
   int context = 192;
@@ -294,6 +297,7 @@ int main(int argc, char** argv) {
     if (option == "--shape") shape = value();
     if (option == "--context") context = std::stoi(value());
     if (option == "--quant") format = value();
+    if (option == "--kv" && value() == "fp8") bench.kv = DType::f8_e4m3;
     if (option == "--products") only_products = true;
     if (option == "--batches") {
       batches.clear();
@@ -305,7 +309,6 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "unknown shape '%s'\n", shape.c_str());
     return 2;
   }
-  Bench bench;
   if (!format.empty()) bench.quant = quant::format_of(format);
   std::printf("%s\n", bench.gpu().info().description.c_str());
   if (only_products)

@@ -24,6 +24,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-t", "--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
     group.add_argument("--device", default="auto", help="auto (default), cpu, ...; `fastllm info --devices` lists them")
     group.add_argument("--dtype", default="auto", help="auto (default: as in the file), float32, bfloat16, float16")
+    group.add_argument("--kv-dtype", default="auto", help="of keys and values: auto (default: the weights'), fp8, ...")
     group.add_argument("--context", type=int, metavar="TOKENS", help="context length (default: the model's)")
 
 
@@ -70,7 +71,9 @@ def load_model(arguments: argparse.Namespace) -> Model:
     """Loads the model that the arguments name, with a progress bar if it takes a while on a terminal."""
     import fastllm
 
-    engine = fastllm.EngineConfig(threads=arguments.threads, context_length=arguments.context)
+    engine = fastllm.EngineConfig(
+        threads=arguments.threads, context_length=arguments.context, kv_dtype=arguments.kv_dtype
+    )
     return fastllm.load(arguments.path, device=arguments.device, dtype=arguments.dtype, engine=engine)
 
 

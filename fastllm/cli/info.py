@@ -73,6 +73,7 @@ def describe(checkpoint: Checkpoint, *, tensors: bool = False) -> dict[str, Any]
         "hidden_size": config.get("hidden_size", config.get("n_embd")),
         "heads": config.get("num_attention_heads", config.get("n_head")),
         "kv_heads": config.get("num_key_value_heads"),
+        "kv_bytes_per_token": _kv_bytes(config),
         "vocab_size": config.get("vocab_size"),
         "context_length": config.get("max_position_embeddings", config.get("n_positions")),
         **_tokenizer_facts(checkpoint),
@@ -84,6 +85,20 @@ def describe(checkpoint: Checkpoint, *, tensors: bool = False) -> dict[str, Any]
             for name, source in checkpoint.tensors.items()
         }
     return facts
+
+
+def _kv_bytes(config: dict[str, Any]) -> dict[str, int] | None:
+    """Bytes that a token's keys and values take, by ``EngineConfig.kv_dtype``; None where the config does not tell."""
+    names = (("num_hidden_layers", "n_layer"), ("num_attention_heads", "n_head"), ("hidden_size", "n_embd"))
+    found = [config.get(name, config.get(other)) for name, other in names]
+    layers, heads, hidden = (value if isinstance(value, int) and value > 0 else 0 for value in found)
+    if not layers or not heads or not hidden:
+        return None
+    kept, size = config.get("num_key_value_heads") or heads, config.get("head_dim") or hidden // heads
+    if not isinstance(kept, int) or not isinstance(size, int):
+        return None
+    numbers = 2 * layers * kept * size
+    return {"float32": 4 * numbers, "bfloat16": 2 * numbers, "fp8": numbers}
 
 
 def _runs_here(architecture: str) -> bool:

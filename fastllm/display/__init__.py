@@ -85,6 +85,7 @@ def memory_of(model: Model) -> MemoryReport:
         kv_bytes=stats.kv_bytes,
         kv_used_bytes=round((stats.kv_blocks_total - stats.kv_blocks_free) * block),
         kv_cached_bytes=round(stats.kv_blocks_cached * block),
+        kv_dtype=model.info.kv_dtype,
         module_bytes=sum(data.nbytes for _, data in weights),
         biggest=[(path, f"{data.dtype.short} {list(data.shape)}", data.nbytes) for path, data in weights[:10]],
     )

@@ -30,6 +30,7 @@ class MemoryReport:
         step_rows: Rows of logits of the largest step.
         module_bytes: Weights that the Python modules hold; shared with the engine where it can map them.
         biggest: Names and bytes of the biggest weights, the biggest first.
+        kv_dtype: Element type of keys and values, "" if unknown.
     """
 
     device: str
@@ -44,6 +45,7 @@ class MemoryReport:
     step_rows: int = 0
     module_bytes: int = 0
     biggest: Sequence[tuple[str, str, int]] = ()
+    kv_dtype: str = ""
 
     @property
     def total_bytes(self) -> int:
@@ -56,9 +58,10 @@ class MemoryReport:
         return self.activation_bytes + self.logits_bytes
 
     def __repr__(self) -> str:
+        kept = f"{self.kv_dtype}, " if self.kv_dtype else ""
         return (
             f"<Memory {self.device} · weights {binary_size(self.weight_bytes)} · KV pool {binary_size(self.kv_bytes)}"
-            f" ({binary_size(self.kv_used_bytes)} in use, {binary_size(self.kv_cached_bytes)} cached)"
+            f" ({kept}{binary_size(self.kv_used_bytes)} in use, {binary_size(self.kv_cached_bytes)} cached)"
             f" · a step's room {binary_size(self.workspace_bytes)}>"
         )
 
@@ -86,5 +89,6 @@ class MemoryReport:
             for name, kind, size in self.biggest
         )
         table = f'<table class="flm1-t"><caption>Biggest weights</caption>{rows}</table>' if rows else ""
-        head = f"<p>{esc(self.device)}: {binary_size(self.total_bytes)} reserved</p>"
+        kept = f"; keys and values are {esc(self.kv_dtype)}" if self.kv_dtype else ""
+        head = f"<p>{esc(self.device)}: {binary_size(self.total_bytes)} reserved{kept}</p>"
         return wrap(head + stacked(parts, label=f"memory on {self.device}") + notes + table, label="memory")

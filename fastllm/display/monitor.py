@@ -45,6 +45,7 @@ def monitor_html(
     rows: Sequence[MonitorRow] = (),
     speeds: Sequence[float] = (),
     name: str = "",
+    kv_dtype: str = "",
     style: bool = True,
 ) -> str:
     """A snapshot, with the speeds of the time before it.
@@ -54,6 +55,7 @@ def monitor_html(
         rows: Its live requests.
         speeds: Tokens per second, oldest first.
         name: The model's.
+        kv_dtype: Element type of its keys and values.
         style: Whether to bring the stylesheet along.
     """
     used = stats.kv_blocks_total - stats.kv_blocks_free
@@ -97,10 +99,11 @@ def monitor_html(
     dead = alert(f"The engine is dead: {stats.dead}") if stats.dead else ""
     curve = line(speeds, label="tokens per second", unit=" tok/s")
     speed = f"<figure>{curve}<figcaption>{esc(rate(stats.decode_tps))}</figcaption></figure>"
+    kept = f", {esc(kv_dtype)}" if kv_dtype else ""
     engine = table((row(esc(key), number(value)) for key, value in facts), caption=f"Engine {esc(name)}")
     return wrap(
         f'{dead}<div class="flm1-row"><div>{engine}</div>'
-        f"<div>{speed}<p>Key/value pool</p>{pool}</div><div>{requests}</div></div>",
+        f"<div>{speed}<p>Key/value pool{kept}</p>{pool}</div><div>{requests}</div></div>",
         label="engine monitor",
         style=style,
     )

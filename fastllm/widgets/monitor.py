@@ -29,7 +29,7 @@ class MonitorView(View):
         """
         super().__init__()
         self._model = weakref.ref(model)
-        self._name = model.info.name
+        self._name, self._kv_dtype = model.info.name, model.info.kv_dtype
         self._every_s, self._for_s = max(0.1, every_s), for_s
         self._next = 0.0
         self._until: float | None = None
@@ -61,7 +61,14 @@ class MonitorView(View):
         return not over
 
     def _html(self, *, style: bool) -> str:
-        return monitor_html(self._stats, rows=self._requests, speeds=list(self._speeds), name=self._name, style=style)
+        return monitor_html(
+            self._stats,
+            rows=self._requests,
+            speeds=list(self._speeds),
+            name=self._name,
+            kv_dtype=self._kv_dtype,
+            style=style,
+        )
 
     def _build(self) -> Any:
         self._out = html_widget(self._html(style=False), "flm1-blk")

@@ -13,16 +13,23 @@ from parity.test_gpu import FAST, pytestmark  # noqa: F401  (skips where there i
 
 
 @pytest.mark.parametrize(
-    ("dtype", "quant"),
-    [("bfloat16", None), ("float16", None), ("float32", None), ("bfloat16", "int4"), ("bfloat16", "fp8")],
+    ("dtype", "quant", "kv"),
+    [
+        ("bfloat16", None, "auto"),
+        ("float16", None, "auto"),
+        ("float32", None, "auto"),
+        ("bfloat16", "int4", "auto"),
+        ("bfloat16", "fp8", "auto"),
+        ("bfloat16", None, "fp8"),
+    ],
 )
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in FAST])
-def test_deterministic(case: Case, dtype: str, quant: str | None, build_case: Callable[..., Any]) -> None:
+def test_deterministic(case: Case, dtype: str, quant: str | None, kv: str, build_case: Callable[..., Any]) -> None:
     """The same bits, whatever else is in the steps: logits alone, in chunks and in a crowd; tokens and their
     probabilities alone, among 16, after a prefix hit and after preemption."""
     built = build_case(case, dtype)
     ids = case.ids()
-    program = compiled(built.folder, device="cuda", quant=quant).program
+    program = compiled(built.folder, device="cuda", quant=quant, kv_dtype=kv).program
     with Compiled(program) as engine:
         whole = engine.logits(ids)[0]
         assert np.isfinite(whole).all()

@@ -104,6 +104,7 @@ def test_info() -> None:
     assert data["chat_template"] is True
     assert data["runs_here"] is True
     assert data["context_length"] == 1024
+    assert data["kv_bytes_per_token"]["bfloat16"] == 2 * data["kv_bytes_per_token"]["fp8"]
     devices = json.loads(fastllm("info", "--devices", "--json").stdout)["devices"]
     assert any(device["name"].startswith("cpu") and device["available"] for device in devices)
     assert "cpu" in fastllm("info", "--devices").stdout

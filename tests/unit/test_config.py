@@ -218,11 +218,19 @@ def test_engine_config() -> None:
         ("max_running", 0), ("kv_memory", "lots"), ("kv_memory", 0), ("block_tokens", 0), ("max_batch_tokens", 0),
         ("prefill_chunk", 0), ("max_queue", 0), ("lookahead", -1), ("threads", 0), ("deterministic", 1),
         ("cuda_graphs", "yes"), ("prefix_cache", "no"), ("context_length", 0), ("kv_dtype", "int3"),
+        ("kv_dtype", "fp8_e5m2"),
     ],
 )  # fmt: skip
 def test_engine_values_out_of_range_are_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(InvalidConfig, match=name):
         EngineConfig(**{name: value})
+
+
+def test_kv_dtypes_and_what_others_call_them() -> None:
+    for name in ("auto", "float32", "float16", "bfloat16", "fp8", "fp8_e4m3"):
+        assert EngineConfig(kv_dtype=name).kv_dtype == name
+    with pytest.raises(TypeError, match="Did you mean 'kv_dtype'"):
+        EngineConfig(kv_cache_dtype="fp8")  # type: ignore[call-arg]
 
 
 def test_engine_contradiction_names_both() -> None:

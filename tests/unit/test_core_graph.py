@@ -350,6 +350,7 @@ def test_bad_programs_raise(device: Any) -> None:
     for options in (
         {"context_length": 0},
         {"context_length": 8, "kv_dtype": "int8"},
+        {"context_length": 8, "kv_dtype": "float8_e5m2"},
         {"context_length": 8, "passes": ["fuse"]},
     ):
         with pytest.raises(errors.InvalidRequest):

@@ -128,8 +128,15 @@ def test_options(folder: Path) -> None:
         _load(folder, kv_dtype="bool")
     with pytest.raises(errors.DeviceNotAvailable):
         _load(folder, device="cuda:99")
+    with pytest.raises(errors.InvalidConfig, match=r"kv_dtype is 'float8_e5m2'.*float8_e4m3"):
+        _load(folder, kv_dtype="float8_e5m2")
     half = _load(folder, kv_dtype="bf16")
     assert half.program.kv_bytes_per_token == 2 * 2 * 4 * 2
+    for name in ("fp8", "fp8_e4m3", "float8_e4m3"):
+        for device in ("cpu", "null"):
+            coded = _load(folder, kv_dtype=name, device=device)
+            assert coded.program.kv_bytes_per_token == 2 * 2 * 4
+            assert coded.program.kv_layers[0]["dtype"] == "float8_e4m3"
 
 
 def _broken(tmp_path: Path, change: Any, **config: Any) -> Path:

@@ -120,13 +120,13 @@ def test_model_info_and_stats() -> None:
     info = ModelInfo(
         name=NASTY, path="/x", architecture="Qwen3ForCausalLM", parameters=1_543_714_304, dtype="bfloat16", quant=None,
         context_length=4096, vocab_size=151936, device="cpu", weight_bytes=3 * 1024**3, kv_bytes_per_token=1536,
-        layers=28, chat=True,
+        layers=28, chat=True, kv_dtype="float8_e4m3",
     )  # fmt: skip
     assert "1.54 B parameters · bfloat16 · 3.0 GiB · context 4096 · cpu" in repr(info)
     page = read(info._repr_html_())
     assert NASTY in page.text
     assert "1543714304" in page.text
-    assert "4096 tokens, 1.5 KiB of KV a token" in page.text
+    assert "4096 tokens, 1.5 KiB of KV a token (float8_e4m3)" in page.text
     stats = EngineStats(1, 2, 3, 0, 100, 75, 5, 16, 10, 20, 7, 1, 2, 3, 0, 0, 4, 12.5, 1.0, 2.0, None, False)
     assert stats.kv_use == 0.25
     assert repr(stats) == "<EngineStats 1 running, 2 queued, 3 parked · KV 25/100 blocks · 12.5 tok/s · 4 finished>"

@@ -420,7 +420,7 @@ TEST("a float8 cache has the codes that the CPU makes") {
   for (int i = 0; i < 1000; ++i)  // ties, and what lies beside them, at every size that codes have
     for (const float sign : {1.0f, -1.0f}) {
       const float x = sign * std::ldexp(1.0f + float(i % 32) / 32.0f, i / 32 - 14);
-      values.insert(values.end(), {x, std::nextafter(x, 1e9f), std::nextafter(x, -1e9f)});
+      for (const float y : {x, std::nextafter(x, 1e9f), std::nextafter(x, -1e9f)}) values.push_back(y);
     }
   values.resize((values.size() + 127) / 128 * 128, std::numeric_limits<float>::quiet_NaN());
   const auto tokens = static_cast<std::int64_t>(values.size()) / 128;
