@@ -51,7 +51,9 @@ __device__ inline std::uint32_t tile_offset(int row, int column) {
 bool attention_decode(const Context& c, const AttentionCall& call, const RopeKv* rope, core::DType q, core::DType cache,
                       int max_kv);
 
-// Tensor-core prefill for sequences with more than one query, or for every one (attention_prefill.cu). False as above.
+// Tensor-core prefill for sequences with more than one query, or for every one (attention_prefill.cu), and whether it can:
+// if not, nothing is launched.
+bool prefill_fits(const Context& c, const AttentionCall& call, core::DType q, core::DType cache);
 bool attention_prefill(const Context& c, const AttentionCall& call, core::DType q, core::DType cache, int tokens,
                        int heads);
 

@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/out_of_memory.h"
+#include "device/cuda/attention.h"
 #include "device/cuda/sampler.h"
 
 namespace fastllm::cuda {
@@ -482,7 +483,8 @@ void CudaBackend::run(const device::OpCall& call, const device::StepView* step) 
     void prepare(const device::Attention& op, const device::StepView& s) const {
       const device::KvLayer& layer = s.kv[static_cast<std::size_t>(op.layer)];
       self.grow_workspace(
-          attention_workspace(op, s.sequences, static_cast<int>(in[0].shape[1]), layer.v_head_dim, longest(s)));
+          attention_workspace(op, s.sequences, static_cast<int>(in[0].shape[1]), layer.v_head_dim, longest(s)) +
+          widened_workspace(c, layer, s));
     }
     void operator()(const device::RopeAttention& op) const {
       const device::StepView& s = needed("attention");

@@ -6,9 +6,14 @@
 // of the group, so that each key and value is read once; splits end at fixed positions and are merged in order by a
 // second kernel (Dao et al. 2023, "Flash-Decoding"). Prefill (longer queries): a block takes one query head of one
 // token tile. 16-bit caches, and float8 ones of 16-bit activations, with head sizes 64 and 128 run on the tensor cores;
-// everything else runs the general kernel, one block per (token, head).
+// everything else runs the general kernel, one block per (token, head). On Hopper 16-bit caches go to
+// attention_prefill.cu; of a float8 cache the sequences with prompts are widened first, into pages of their own, which takes a
+// hundredth of the time of the products, and then go there, too (not in deterministic steps, where room would decide).
+
+#include <bit>
 
 #include "device/cuda/attention.cuh"
+#include "device/cuda/attention.h"
 #include "device/cuda/cache_tile.cuh"
 #include "device/cuda/mma.cuh"
 #include "device/cuda/rope.cuh"
@@ -383,6 +388,77 @@ void launch_prefill(const Context& c, const Call& call, int tokens, int heads) {
   launch(c, prefill_kernel<T, C, kD>, dim3(static_cast<unsigned>(heads), tiles), kQueryWarps * 32, kShared, 1, call);
 }
 
+// ---- a float8 cache as 16-bit numbers
+// ------------------------------------------------------------------------------------------------------
+
+constexpr std::size_t kMostWidened = std::size_t{64} << 20;  // floats
+
+int columns_of(const StepView& step) {
+  return (longest(step) + step.block_tokens - 1) / step.block_tokens;
+}
+
+// Sixteen codes as numbers.
+template <class T>
+__device__ inline void widen16(const std::uint8_t* from, T* to) {
+  const uint4 codes = *reinterpret_cast<const uint4*>(from);
+  const std::uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
+  std::uint32_t numbers[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    numbers[i] = to_half2(i % 2 ? words[i / 2] >> 16 : words[i / 2]);
+    if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+      const float2 both = __half22float2(*reinterpret_cast<const __half2*>(&numbers[i]));
+      numbers[i] = pack2<T>(both.x, both.y);
+    }
+  }
+  auto* out = reinterpret_cast<uint4*>(to);
+  out[0] = make_uint4(numbers[0], numbers[1], numbers[2], numbers[3]);
+  out[1] = make_uint4(numbers[4], numbers[5], numbers[6], numbers[7]);
+}
+
+// Block (column, sequence): one block of the cache, if its sequence has more than one query. Column c of sequence s becomes
+// block s * columns + c.
+template <class T>
+__global__ void __launch_bounds__(256) widen_kernel(Call c, T* k, T* v, std::int32_t* table) {
+  let_next_start();
+  wait_for_previous();
+  const int sequence = blockIdx.y;
+  const int column = blockIdx.x;
+  if (c.query_start[sequence + 1] - c.query_start[sequence] <= 1 || column * c.block_tokens >= c.kv_len[sequence])
+    return;
+  const std::int64_t elements = static_cast<std::int64_t>(c.kv_heads) * c.block_tokens * c.head_dim;
+  const std::int64_t block = c.block_table[static_cast<std::int64_t>(sequence) * c.max_blocks + column];
+  const std::int64_t own = static_cast<std::int64_t>(sequence) * gridDim.x + column;
+  if (threadIdx.x == 0) table[own] = static_cast<std::int32_t>(own);
+  for (std::int64_t i = threadIdx.x * 16; i < elements; i += 256 * 16) {
+    widen16(static_cast<const std::uint8_t*>(c.k) + block * elements + i, k + own * elements + i);
+    widen16(static_cast<const std::uint8_t*>(c.v) + block * elements + i, v + own * elements + i);
+  }
+}
+
+// False, and nothing was launched: see widened_workspace() and prefill_fits().
+bool widened_prefill(const Context& c, const Call& call, const device::KvLayer& layer, const StepView& step,
+                     core::DType q, std::size_t before, int heads) {
+  if (widened_workspace(c, layer, step) == 0 || !prefill_fits(c, call, q, q)) return false;
+  const int columns = columns_of(step);
+  const std::size_t blocks = static_cast<std::size_t>(step.sequences) * columns;
+  const std::size_t elements = blocks * layer.kv_heads * step.block_tokens * layer.head_dim;
+  float* const room = c.workspace->data + before;
+  Call wide = call;
+  wide.k = room;
+  wide.v = room + elements / 2;
+  wide.block_table = reinterpret_cast<const std::int32_t*>(room + elements);
+  wide.max_blocks = columns;
+  const auto run = [&](auto t) {
+    using T = typename decltype(t)::type;
+    launch(c, widen_kernel<T>, dim3(static_cast<unsigned>(columns), static_cast<unsigned>(step.sequences)), 256, 0, 1,
+           call, reinterpret_cast<T*>(room), reinterpret_cast<T*>(room + elements / 2),
+           reinterpret_cast<std::int32_t*>(room + elements));
+  };
+  q == core::DType::bf16 ? run(Type<__nv_bfloat16>{}) : run(Type<__half>{});
+  return attention_prefill(c, wide, q, q, step.tokens, heads);
+}
+
 template <class T, class C>
 void launch_general(const Context& c, const Call& call, int tokens, int heads) {
   general_kernel<T, C><<<dim3(tokens, heads), 128, 0, c.stream>>>(call);
@@ -392,7 +468,17 @@ void launch_general(const Context& c, const Call& call, int tokens, int heads) {
 
 std::size_t attention_workspace(const device::Attention&, int sequences, int heads, int v_head_dim, int max_kv) {
   const std::size_t splits = (static_cast<std::size_t>(max_kv) + kSplit - 1) / kSplit;
-  return static_cast<std::size_t>(sequences) * heads * splits * (v_head_dim + 2);
+  return (static_cast<std::size_t>(sequences) * heads * splits * (v_head_dim + 2) + 63) / 64 * 64;
+}
+
+std::size_t widened_workspace(const Context& c, const device::KvLayer& layer, const StepView& step) {
+  if (!c.hopper || step.deterministic || layer.dtype != core::DType::f8_e4m3 || step.tokens <= step.sequences) return 0;
+  if (layer.head_dim != layer.v_head_dim || (layer.head_dim != 64 && layer.head_dim != 128)) return 0;
+  const std::size_t blocks = static_cast<std::size_t>(step.sequences) * columns_of(step);
+  const std::size_t elements = static_cast<std::size_t>(layer.kv_heads) * step.block_tokens * layer.head_dim;
+  const std::size_t floats = blocks * (elements + 1);  // a key and a value in each; and the table
+  // Rounded up, so that it grows seldom: recorded steps hold its address.
+  return floats <= kMostWidened ? std::bit_ceil(floats) : 0;
 }
 
 namespace {
@@ -441,7 +527,9 @@ void attention(const Context& c, const device::Attention& op, const View& q, con
   const bool any_decode = (step.tokens == 1 || step.sequences > 1) && !call.every;  // maybe
   const bool decoded = !any_decode || attention_decode(c, call, nullptr, q.dtype, layer.dtype, max_kv);
   const int cuts = (call.group + kMaxGroup - 1) / kMaxGroup;
-  const bool prefilled = !any_prefill || attention_prefill(c, call, q.dtype, layer.dtype, step.tokens, heads);
+  const std::size_t partials = attention_workspace(op, step.sequences, heads, layer.v_head_dim, max_kv);
+  const bool prefilled = !any_prefill || attention_prefill(c, call, q.dtype, layer.dtype, step.tokens, heads) ||
+                         widened_prefill(c, call, layer, step, q.dtype, partials, heads);
   if (decoded && prefilled) return;
   dispatch_float(q.dtype, "attention", [&](auto t) {
     dispatch_cache(layer.dtype, "attention", [&](auto u) {

@@ -416,8 +416,7 @@ void launch_prefill(const Context& c, const AttentionCall& call, core::DType dty
 
 }  // namespace
 
-bool attention_prefill(const Context& c, const AttentionCall& call, core::DType q, core::DType cache, int tokens,
-                       int heads) {
+bool prefill_fits(const Context& c, const AttentionCall& call, core::DType q, core::DType cache) {
   const auto even = [](const KView& v, int elements) {
     return v.stride[0] % elements == 0 && v.stride[1] % elements == 0 &&
            reinterpret_cast<std::uintptr_t>(v.data) % (static_cast<std::size_t>(elements) * 2) == 0;
@@ -428,8 +427,13 @@ bool attention_prefill(const Context& c, const AttentionCall& call, core::DType 
   if (call.head_dim != 64 && call.head_dim != 128) return false;
   if (call.block_tokens % 8 != 0 || kKeys % call.block_tokens != 0) return false;
   // For heads as rows, the heads of a token must lie end to end, and those of a key head fill no more than a tile.
-  if (call.every && (call.q.stride[1] != call.head_dim || call.q.stride[0] % call.head_dim != 0 || call.group > kRows))
-    return false;
+  return !call.every ||
+         (call.q.stride[1] == call.head_dim && call.q.stride[0] % call.head_dim == 0 && call.group <= kRows);
+}
+
+bool attention_prefill(const Context& c, const AttentionCall& call, core::DType q, core::DType cache, int tokens,
+                       int heads) {
+  if (!prefill_fits(c, call, q, cache)) return false;
   const bool bf16 = q == core::DType::bf16;
   if (call.head_dim == 64)
     bf16 ? launch_prefill<__nv_bfloat16, 64>(c, call, q, tokens, heads)
