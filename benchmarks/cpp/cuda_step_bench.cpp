@@ -55,8 +55,10 @@ class Bench {
 
   Tensor random(Shape shape) {
     Tensor t(gpu_->allocate(static_cast<std::size_t>(shape.numel()) * 2), DType::bf16, shape);
-    for (std::size_t at = 0; at < t.nbytes(); at += noise_.size() * 2)
-      gpu_->copy_in(static_cast<char*>(t.data()) + at, noise_.data(), std::min(t.nbytes() - at, noise_.size() * 2));
+    auto* const data = static_cast<char*>(t.data());
+    gpu_->copy_in(data, noise_.data(), std::min(t.nbytes(), noise_.size() * 2));
+    for (std::size_t at = noise_.size() * 2; at < t.nbytes(); at *= 2)  // the rest from what is there: caches are large
+      gpu_->copy_in(data + at, data, std::min(t.nbytes() - at, at));
     gpu_->synchronize();
     return t;
   }

@@ -11,6 +11,7 @@
 #include "check.h"
 #include "core/error.h"
 #include "device/backend.h"
+#include "quant/encode.h"
 
 namespace {
 
@@ -52,6 +53,20 @@ View view(const Tensor& t) {
 
 Tensor convert(const Tensor& t, DType dtype) {
   Tensor out = Tensor::empty(dtype, t.shape());
+  if (t.dtype() == DType::f32 && dtype == DType::f8_e4m3) {  // the CPU's copy takes a microsecond for each
+    for (std::int64_t i = 0; i < t.numel(); ++i) {
+      const float x = t.as<float>()[i];
+      out.as<std::uint8_t>()[i] = std::isnan(x) ? std::uint8_t{0x7f} : quant::to_e4m3(x);
+    }
+    return out;
+  }
+  if (t.dtype() == DType::f8_e4m3 && dtype == DType::f32) {
+    for (std::int64_t i = 0; i < t.numel(); ++i) {
+      const std::uint8_t code = t.as<std::uint8_t>()[i];
+      out.as<float>()[i] = (code & 0x7f) == 0x7f ? std::numeric_limits<float>::quiet_NaN() : quant::from_e4m3(code);
+    }
+    return out;
+  }
   const View in[] = {view(t)};
   const View to[] = {view(out)};
   const device::Op op = device::Copy{};
@@ -406,8 +421,10 @@ TEST("attention over a paged cache: decode, prefill, chunks and mixtures") {
       for (auto [heads, kv_heads] : {std::pair{4, 4}, std::pair{8, 2}, std::pair{12, 1}})
         for (int head_dim : {32, 64, 128, 256})
           for (auto [window, cap] : {std::pair{0, 0.0f}, std::pair{37, 0.0f}, std::pair{0, 20.0f}}) {
+            // Of float8 what goes to other kernels: those for heads of 64 and 128, and the plain ones.
+            if (cached != d && (heads == 4 || (head_dim % 64 != 0) != (d == DType::f32))) continue;
             compare_attention(d, cached, mix, heads, kv_heads, head_dim, window, cap);
-            if (cached == DType::f8_e4m3 && head_dim > 32)
+            if (cached != d && head_dim == 64)
               compare_attention(d, cached, mix, heads, kv_heads, head_dim, window, cap, true);
           }
 }
@@ -572,6 +589,7 @@ TEST("rope_attention does what rope_kv_write and attention do, in decode and in 
           for (int window : {0, 37})
             for (const std::vector<Sequence>& sequences : std::vector<std::vector<Sequence>>{
                      {{0, 1}}, {{15, 1}, {16, 1}, {300, 1}, {2600, 1}, {255, 1}, {256, 1}}, {{20, 1}, {0, 33}}}) {
+              if (cached != d && heads == 4) continue;
               device::StepView step;
               step.block_tokens = kBlock;
               std::vector<std::int32_t> positions, sequence_of, query_start{0}, kv_len, table, ids;
