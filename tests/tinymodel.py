@@ -80,6 +80,7 @@ def opened(path: Path, **engine: Any) -> Model:
         kv_bytes_per_token=loaded.program.kv_bytes_per_token,
         layers=facts.layers,
         chat=False,
+        kv_dtype=loaded.program.kv_layers[0]["dtype"],
     )
     tokenizer: Any = TableTokenizer([chr(33 + index).encode() for index in range(facts.vocab_size)])
     return Model(

@@ -123,6 +123,8 @@ def test_attention_is_captured(name: str, build_case: Callable[..., Any]) -> Non
             out = built.reference(
                 torch.tensor([list(cap.token_ids)]), past_key_values=rounding_cache(), output_attentions=True
             )
+        assert "float8_e4m3" in repr(model.memory())
+        assert "float8_e4m3" in model.memory()._repr_html_()
         for layer in range(cap.layers):
             found, expected = cap.attention(layer).numpy(), out.attentions[layer][0].float().numpy()
             assert distance(found, expected) < TOLERANCE, layer
