@@ -36,8 +36,13 @@ template <class C, int kD>
 constexpr int kDecodeShared =
     kTilesShared<C, kD> > kWarps * 16 * (kD + 4) * 4 ? kTilesShared<C, kD> : kWarps * 16 * (kD + 4) * 4;
 
+// Blocks that a multiprocessor's registers are to hold; turning codes of heads of 128 into numbers takes more of them.
+template <class C, int kD>
+constexpr int kResident = kIsCode<C> && kD == 128 ? 3 : 4;
+
 template <class T, class C, int kD, bool kRope>
-__global__ void __launch_bounds__(kWarps * 32, 4) decode_kernel(AttentionCall c, RopeKv r, int least_keys) {
+__global__ void __launch_bounds__(kWarps * 32, kResident<C, kD>)
+    decode_kernel(AttentionCall c, RopeKv r, int least_keys) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   constexpr int kKeys = kTileKeys<C>;
   constexpr bool kCode = kIsCode<C>;
