@@ -517,7 +517,8 @@ void CudaBackend::run_all(std::span<const device::OpCall> calls, const device::S
   use();
   Context context = context_;
   context.deterministic = step && step->deterministic;
-  const std::vector<std::unique_ptr<Chain>> chains = find_chains(context, calls);
+  std::vector<std::unique_ptr<Chain>> chains;
+  if (!step || step->tokens <= kChainTokens) chains = find_chains(context, calls);
   try {
     std::size_t at = 0;
     for (const std::unique_ptr<Chain>& chain : chains) {

@@ -188,6 +188,10 @@ std::vector<std::unique_ptr<Chain>> find_chains(const Context& c, std::span<cons
   if (!c.hopper || c.deterministic) return chains;
   std::vector<Gathering*> found;
   for (std::size_t at = 0; at < calls.size();) {
+    if (!std::holds_alternative<device::Linear>(calls[at].op)) {  // no chain begins with anything else
+      ++at;
+      continue;
+    }
     auto chain = std::make_unique<Gathering>(c);
     std::size_t end = at;
     while (end < calls.size()) {

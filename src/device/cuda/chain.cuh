@@ -9,7 +9,6 @@
 namespace fastllm::cuda {
 
 constexpr int kMostLinks = 16;
-constexpr int kChainTokens = 8;
 constexpr int kRegionBytes = 2 << 20;  // of the exchange, for one chain
 
 // One product, with the norm before it.

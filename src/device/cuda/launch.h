@@ -92,6 +92,7 @@ bool linear_hopper(const Context&, const device::Linear&, const View& x, const V
                    const View& out);
 // Neighbouring ops that can be one kernel (kernels/chain.cu): which they are, and running them. Chains of one list run in their order
 // on one stream, and so do lists.
+constexpr int kChainTokens = 8;  // at most
 constexpr std::size_t kExchangeBytes = std::size_t{8} << 20;
 struct Chain {
   virtual ~Chain() = default;

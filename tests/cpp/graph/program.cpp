@@ -3,9 +3,11 @@
 
 #include "graph/program.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <new>
 
 #include "check.h"
@@ -84,7 +86,7 @@ void check_rows(std::span<const float> got, const float* want, std::size_t count
 }
 
 // Records as a GPU does: the operands by their addresses, cache and staged step included.
-class Recorder final : public device::Backend {
+class Recorder : public device::Backend {
  public:
   explicit Recorder(std::shared_ptr<device::Backend> inner) : inner_(std::move(inner)) { staged_.resize(9); }
   const device::DeviceInfo& info() const override { return inner_->info(); }
@@ -158,9 +160,35 @@ class Recorder final : public device::Backend {
       return true;
     }
   };
-  std::shared_ptr<device::Backend> inner_;
   std::unique_ptr<Calls> recording_;
   std::vector<std::vector<char>> staged_;
+
+ protected:
+  std::shared_ptr<device::Backend> inner_;
+};
+
+// Forgets what passes from one op to the next alone as soon as that one has run, as a backend may that never stores it.
+class Forgetful final : public Recorder {
+ public:
+  using Recorder::Recorder;
+  bool can_record() const override { return false; }
+  void run_all(std::span<const device::OpCall> calls, const device::StepView* step) override {
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+      inner_->run(calls[i], step);
+      if (i == 0 || !calls[i - 1].passing) continue;
+      const device::View& old = calls[i - 1].out[0];
+      const bool taken_over =
+          std::ranges::any_of(calls[i].out, [&](const device::View& out) { return out.data == old.data; });
+      if (taken_over || old.dtype != core::DType::f32 || old.shape.rank() != 2) continue;
+      if (std::holds_alternative<device::RmsNorm>(calls[i - 1].op)) ++norms;
+      ++forgotten;
+      for (std::int64_t row = 0; row < old.shape[0]; ++row)
+        std::fill_n(static_cast<float*>(old.data) + row * old.stride[0], old.shape[1],
+                    std::numeric_limits<float>::quiet_NaN());
+    }
+  }
+  int forgotten = 0;
+  int norms = 0;
 };
 
 }  // namespace
@@ -271,6 +299,23 @@ TEST("a recording is not replayed on another engine's cache, even where one arra
       at += count;
     }
     CHECK_EQ(backend->replayed, again ? 26 : 13);
+  }
+}
+
+TEST("what passes from an op to the next alone is missed by nobody else") {
+  const small::Options o;
+  const std::vector<int> ids = small::random_ids(12, o.vocab, 21);
+  for (const bool fused : {false, true}) {
+    const auto passes = fused ? std::optional<std::vector<std::string>>{} : std::vector<std::string>{};
+    const auto backend = std::make_shared<Forgetful>(cpu());
+    graph::Program program(small::llama(o), backend, {.context_length = 128, .kv_dtype = "auto", .passes = passes});
+    graph::Program plain = compile(small::llama(o), passes);
+    const std::vector<float> want = alone(plain, ids);
+    const std::vector<float> got = alone(program, ids);
+    check_rows(got, want.data(), want.size());
+    CHECK(backend->forgotten > 0);
+    // Passes make one product of query, key and value, and one of gate and up: then each norm has one reader.
+    CHECK(fused ? backend->norms > 0 : backend->norms <= 1);
   }
 }
 
