@@ -282,8 +282,9 @@ void Program::pack_weights() {
       options.format = quant_;
       std::int64_t rows = 0;
       for (const Part& part : node.parts) rows += graph_.values[index(part.weight)].constant.shape()[0];
-      // Every token's probability hangs on the last product: it keeps 8 bits.
+      // Every token's probability hangs on the last product: it keeps 8 bits, and its inputs as they are.
       if (rows == vocab_size_ && quant_->code == quant::Code::int4) options.format = quant::Format{quant::Code::int8};
+      if (rows == vocab_size_ && quant_->dynamic) options.format = quant::Format{quant_->code};
     }
     return options;
   };

@@ -79,6 +79,17 @@ FASTLLM_BOTH Group group_of(Code code, bool asymmetric, bool rounded, float low,
   return g;
 }
 
+// What turns a token's numbers into e4m3 codes: code = e4m3(x * inverse), and a sum of products of codes times `scale` is one of
+// numbers. `most`: the largest size among them; where that is not finite nothing is, and both are NaN. Sizes below 2^-64 count as 0.
+struct TokenScale {
+  float scale, inverse;
+};
+FASTLLM_BOTH TokenScale token_scale(float most) {
+  if (!(most <= 3.4028235e38f)) return {float_of(0x7fc00000u), float_of(0x7fc00000u)};
+  const float size = most < 0x1p-64f ? 0x1p-64f : most;
+  return {size / 448.0f, 448.0f / size};
+}
+
 // One byte a number; int4: 0 to 15, int8: two's complement, fp8: e4m3.
 FASTLLM_BOTH std::uint8_t encode(Code code, const Group& g, float x) {
   const float q = g.scale != 0.0f ? x / g.scale : 0.0f;

@@ -21,6 +21,7 @@ const std::vector<Format>& known() {
     for (const Code code : {Code::fp8, Code::int8}) {
       all.push_back({code, 0, false});
       for (const int group : kGroups) all.push_back({code, group, false});
+      if (code == Code::fp8) all.push_back({code, 0, false, true});
     }
     for (const bool asymmetric : {false, true}) {
       for (const int group : kGroups) all.push_back({Code::int4, group, asymmetric});
@@ -37,6 +38,7 @@ std::string name_of(const Format& format) {
   const char* const codes[] = {"fp8", "int8", "int4"};
   std::string name = codes[static_cast<int>(format.code)];
   if (format.asymmetric) name += "_asym";
+  if (format.dynamic) name += "_dynamic";
   const int usual = format.code == Code::int4 ? kUsualInt4Group : 0;
   if (format.group == usual) return name;
   return name + (format.group == 0 ? "_row" : cat("_g", format.group));

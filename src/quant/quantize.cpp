@@ -139,4 +139,18 @@ Tensor rounded(const Format& format, const Tensor& rows) {
   return dequantize(quantize(format, rows), rows.dtype());
 }
 
+void round_token(const float* from, float* to, std::int64_t count) {
+  float most = 0.0f;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float size = std::fabs(from[i]);
+    if (!(size <= most)) most = size;  // takes a NaN, and a NaN stays
+    if (std::isnan(most)) break;
+  }
+  const TokenScale t = token_scale(most);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float scaled = from[i] * t.inverse;
+    to[i] = std::isnan(scaled) ? scaled : from_e4m3(to_e4m3(scaled)) * t.scale;
+  }
+}
+
 }  // namespace fastllm::quant

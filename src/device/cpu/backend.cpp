@@ -77,6 +77,7 @@ std::unique_ptr<device::PackedLinear> CpuBackend::pack_linear(std::span<const de
   for (device::LinearPart& part : rounded) part.weight = quant::rounded(*options.format, part.weight);
   auto packed = std::make_unique<CpuLinear>(rounded);
   packed->rounded = true;
+  packed->rounds_inputs = options.format->dynamic;
   return packed;
 }
 

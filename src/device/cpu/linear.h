@@ -25,6 +25,7 @@ class CpuLinear final : public device::PackedLinear {
   // Error(shape_error/dtype_error) when the parts make no product.
   explicit CpuLinear(std::span<const device::LinearPart> parts);
   std::span<const LinearBlock> blocks() const { return blocks_; }
+  bool rounds_inputs = false;  // quant::Format::dynamic
 
  private:
   std::vector<LinearBlock> blocks_;

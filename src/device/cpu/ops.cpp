@@ -6,6 +6,7 @@
 #include "device/cpu/layout.h"
 #include "device/cpu/reference/number.h"
 #include "device/cpu/reference/reference.h"
+#include "quant/format.h"
 
 namespace fastllm::cpu {
 
@@ -82,14 +83,32 @@ struct CpuBackend::Call {
     kernels.embedding(args, pool);
   }
 
+  // [T, K] in float32 as quant::round_token makes it.
+  View rounded_tokens(const View& x) const {
+    const std::int64_t depth = x.shape[1];
+    const View rows{self.partials(static_cast<std::size_t>(x.shape[0] * depth)), DType::f32, x.shape, {depth, 1}};
+    if (x.dtype == DType::f32)
+      strided_copy(x, rows, &pool);
+    else
+      reference::copy({}, {&x, 1}, {&rows, 1});
+    pool.parallel_for(x.shape[0], 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t t = begin; t < end; ++t)
+        quant::round_token(floats(rows) + t * depth, floats_out(rows) + t * depth, depth);
+    });
+    return rows;
+  }
+
   void operator()(const device::Linear& op) const {
     const auto* weight = dynamic_cast<const CpuLinear*>(call.linear);
     if (!weight) core::fail(ErrorCode::internal, "[linear] the weight was not packed by the CPU backend.");
-    const View& x = in[0];
+    View x = in[0];
     const View& y = out[0];
+    if (weight->rounds_inputs) x = rounded_tokens(x);
     if (!float_rows(x) || !float_rows(y) || (op.add_residual && !float_rows(in[1])) ||
-        op.activation == device::Activation::softcap)
-      return reference::linear(op, *weight, in, out);
+        op.activation == device::Activation::softcap) {
+      const View operands[] = {x, op.add_residual ? in[1] : x};
+      return reference::linear(op, *weight, operands, out);
+    }
     LinearArgs args;
     args.x = floats(x);
     args.x_stride = x.stride[0];

@@ -227,6 +227,7 @@ std::unique_ptr<device::PackedLinear> CudaBackend::pack_linear(std::span<const d
         rounded.push_back({quant::rounded(*options.format, host), part.bias});
       }
       packed->rounded = true;
+      packed->rounds_inputs = options.format->dynamic;
       parts = rounded;
     }
     pack_numbers(*packed, parts);
@@ -468,6 +469,7 @@ void CudaBackend::run(const device::OpCall& call, const device::StepView* step) 
     void operator()(const device::Linear& op) const {
       const auto* weight = dynamic_cast<const DeviceLinear*>(call.linear);
       if (!weight) core::fail(ErrorCode::internal, "[linear] the weight was not packed by the CUDA backend.");
+      self.grow_workspace(linear_workspace(*weight, in[0].shape[0]));
       linear(c, op, in[0], op.add_residual ? &in[1] : nullptr, *weight, out[0]);
     }
     void operator()(const device::MatMul&) const { matmul(c, in[0], in[1], out[0]); }

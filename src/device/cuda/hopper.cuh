@@ -79,8 +79,8 @@ __device__ inline void copy_bytes(std::uint32_t shared, const void* global, std:
 // ---- warpgroup products
 // ----------------------------------------------------------------------------------------------
 
-// Describes rows of 64 16-bit elements (128 bytes, swizzled as the copy engine's 128-byte mode writes them), eight rows
-// to 1024 bytes. `shared` is 1024-aligned but for a step of 32 bytes per 16 elements along the row.
+// Describes rows of 128 bytes (64 elements of 16 bits, 128 of 8; swizzled as the copy engine's 128-byte mode writes them), eight rows
+// to 1024 bytes. `shared` is 1024-aligned but for a step of 32 bytes per product along the row.
 __device__ inline std::uint64_t tile_descriptor(std::uint32_t shared) {
   return static_cast<std::uint64_t>((shared & 0x3ffff) >> 4) | std::uint64_t{1} << 16 | std::uint64_t{64} << 32 |
          std::uint64_t{1} << 62;
@@ -146,12 +146,28 @@ struct ProductsLeft;
     }                                                                                                              \
   };
 
+// Both operands as float8 e4m3, d[64, N] (+)= a[64, 32] b[N, 32]^T.
+struct E4m3;
+#define FASTLLM_PRODUCTS_E4M3(N, REGISTERS, A, B, ADD, ...)                                                             \
+  template <>                                                                                                           \
+  struct Products<E4m3, N> {                                                                                            \
+    __device__ static void add(float (&d)[N / 2], std::uint64_t a, std::uint64_t b, int accumulate) {                   \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " ADD                                                              \
+                   ", 0;\n"                                                                                             \
+                   "wgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3 {" REGISTERS "}, " A ", " B ", p, 1, 1;\n}" \
+                   : __VA_ARGS__                                                                                        \
+                   : "l"(a), "l"(b), "r"(accumulate));                                                                  \
+    }                                                                                                                   \
+  };
+
 #define FASTLLM_REGISTERS8 "%0, %1, %2, %3"
+FASTLLM_PRODUCTS_E4M3(8, FASTLLM_REGISTERS8, "%4", "%5", "%6", FASTLLM_FLOATS4(0))
 FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 8, FASTLLM_REGISTERS8, "%4", "%5", "%6", FASTLLM_FLOATS4(0))
 FASTLLM_PRODUCTS(__half, "f16", 8, FASTLLM_REGISTERS8, "%4", "%5", "%6", FASTLLM_FLOATS4(0))
 FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 8, FASTLLM_REGISTERS8, "%4, %5, %6, %7", "%8", "%9", FASTLLM_FLOATS4(0))
 #undef FASTLLM_REGISTERS8
 #define FASTLLM_REGISTERS16 "%0, %1, %2, %3, %4, %5, %6, %7"
+FASTLLM_PRODUCTS_E4M3(16, FASTLLM_REGISTERS16, "%8", "%9", "%10", FASTLLM_FLOATS4(0), FASTLLM_FLOATS4(4))
 FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 16, FASTLLM_REGISTERS16, "%8", "%9", "%10", FASTLLM_FLOATS4(0),
                  FASTLLM_FLOATS4(4))
 FASTLLM_PRODUCTS(__half, "f16", 16, FASTLLM_REGISTERS16, "%8", "%9", "%10", FASTLLM_FLOATS4(0), FASTLLM_FLOATS4(4))
@@ -159,6 +175,7 @@ FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 16, FASTLLM_REGISTERS16, "%8, %9, %
                       FASTLLM_FLOATS4(0), FASTLLM_FLOATS4(4))
 #undef FASTLLM_REGISTERS16
 #define FASTLLM_REGISTERS32 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+FASTLLM_PRODUCTS_E4M3(32, FASTLLM_REGISTERS32, "%16", "%17", "%18", FASTLLM_FLOATS16(0))
 FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 32, FASTLLM_REGISTERS32, "%16", "%17", "%18", FASTLLM_FLOATS16(0))
 FASTLLM_PRODUCTS(__half, "f16", 32, FASTLLM_REGISTERS32, "%16", "%17", "%18", FASTLLM_FLOATS16(0))
 FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 32, FASTLLM_REGISTERS32, "%16, %17, %18, %19", "%20", "%21",
@@ -167,6 +184,7 @@ FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 32, FASTLLM_REGISTERS32, "%16, %17,
 #define FASTLLM_REGISTERS64                                                \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+FASTLLM_PRODUCTS_E4M3(64, FASTLLM_REGISTERS64, "%32", "%33", "%34", FASTLLM_FLOATS16(0), FASTLLM_FLOATS16(16))
 FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 64, FASTLLM_REGISTERS64, "%32", "%33", "%34", FASTLLM_FLOATS16(0),
                  FASTLLM_FLOATS16(16))
 FASTLLM_PRODUCTS(__half, "f16", 64, FASTLLM_REGISTERS64, "%32", "%33", "%34", FASTLLM_FLOATS16(0), FASTLLM_FLOATS16(16))
@@ -178,6 +196,7 @@ FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 64, FASTLLM_REGISTERS64, "%32, %33,
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
   "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
   "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+FASTLLM_PRODUCTS_E4M3(128, FASTLLM_REGISTERS128, "%64", "%65", "%66", FASTLLM_FLOATS64(0))
 FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 128, FASTLLM_REGISTERS128, "%64", "%65", "%66", FASTLLM_FLOATS64(0))
 FASTLLM_PRODUCTS(__half, "f16", 128, FASTLLM_REGISTERS128, "%64", "%65", "%66", FASTLLM_FLOATS64(0))
 FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 128, FASTLLM_REGISTERS128, "%64, %65, %66, %67", "%68", "%69",
@@ -192,6 +211,7 @@ FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 128, FASTLLM_REGISTERS128, "%64, %6
   "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "             \
   "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
   "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+FASTLLM_PRODUCTS_E4M3(256, FASTLLM_REGISTERS256, "%128", "%129", "%130", FASTLLM_FLOATS64(0), FASTLLM_FLOATS64(64))
 FASTLLM_PRODUCTS(__nv_bfloat16, "bf16", 256, FASTLLM_REGISTERS256, "%128", "%129", "%130", FASTLLM_FLOATS64(0),
                  FASTLLM_FLOATS64(64))
 FASTLLM_PRODUCTS(__half, "f16", 256, FASTLLM_REGISTERS256, "%128", "%129", "%130", FASTLLM_FLOATS64(0),
@@ -201,6 +221,7 @@ FASTLLM_PRODUCTS_LEFT(__nv_bfloat16, "bf16", 256, FASTLLM_REGISTERS256, "%128, %
 #undef FASTLLM_REGISTERS256
 #undef FASTLLM_PRODUCTS
 #undef FASTLLM_PRODUCTS_LEFT
+#undef FASTLLM_PRODUCTS_E4M3
 
 // The same with the left operand in registers (a[4]: rows l/4 and l/4 + 8, columns 2 (l%4) and + 1, then + 8) and the
 // right one stored as [16, N], N contiguous: as transposed_descriptor describes it.

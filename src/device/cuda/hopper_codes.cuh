@@ -23,7 +23,8 @@ struct Product {
   int tile_bytes;     // of 64 rows
   int lines;          // of scales in a tile of codes: 0, 1, 2 or 4
   bool zeros;         // as many lines of zero points follow
-  const float* row_scales;  // [N] that multiply sums, or null
+  const float* row_scales;    // [N] that multiply sums, or null
+  const float* token_scales;  // [T] that do so, too, or null
 };
 
 // A tile of 64 rows: for each of 4 warps, which have 16 rows each, [kPlanes][32 lanes] of 16 bytes, then up to four lines of
@@ -34,6 +35,7 @@ struct Codes {
   static constexpr quant::Code kCode = kCode_;
   static constexpr int kLines = kLines_;
   static constexpr int kDepth = 128;
+  static constexpr int kNumberBytes = 2;  // of x
   static constexpr int kPlanes = kCode == quant::Code::int4 ? 2 : 4;
   static constexpr int kPlaneSteps = 8 / kPlanes;  // products of depth 16
   static constexpr int kCodeBytes = kPlanes * 2048;

@@ -1,6 +1,6 @@
 #pragma once
 // THE product of Hopper (sm_90a): out[T, N] = act(scale * x W^T + bias) + residual, one kernel from a single token to
-// thousands, for weights as 16-bit numbers or as codes (`quant::Code`).
+// thousands, for weights as 16-bit numbers, as codes (`quant::Code`), and for both operands as float8.
 //
 // The weight is the left operand: a block takes kRows rows of W and kTokens tokens, so that one token wastes nothing but
 // idle product columns and the tile that streams from memory is always full. One warp keeps kStages tiles of W and x on
@@ -9,7 +9,7 @@
 // time. Weights do not depend on the kernel before, so the first tiles are under way before that one has ended
 // (programmatic dependent launch).
 //
-// Numbers are read from shared memory by the product itself. Codes become numbers on their way through registers, the
+// Numbers and float8 are read from shared memory by the product itself. Other codes become numbers on their way through registers, the
 // product's left operand (hopper_codes.cuh).
 //
 // gated: W holds gate and up rows in alternating groups of 8; out[T, N / 2] = act(gate) * up.
@@ -27,12 +27,26 @@ namespace fastllm::cuda {
 namespace {
 
 constexpr int kSwizzleDepth = 64;  // 16-bit numbers in a row of 128 bytes
+constexpr int kSwizzleBytes = 128;
 constexpr int kTargetBlocks = 132;
 
 // How 64 rows of a tile of W lie in shared memory: kDepth numbers of K, kTileBytes at most.
 struct Numbers {
   static constexpr int kDepth = kSwizzleDepth;
+  static constexpr int kNumberBytes = 2;
   static constexpr int kTileBytes = 64 * kDepth * 2;
+  static constexpr int kSpan = 0;
+  static constexpr bool kCodes = false;
+};
+
+// W and x as float8 e4m3, multiplied as they are. Hopper adds products of float8 with fewer bits than float32 has; kSpan > 0: for no
+// longer than so many tiles of 128, whose sums are then added in float32.
+template <int kSpan_>
+struct Float8 {
+  static constexpr int kDepth = kSwizzleBytes;
+  static constexpr int kNumberBytes = 1;
+  static constexpr int kTileBytes = 64 * kDepth;
+  static constexpr int kSpan = kSpan_;
   static constexpr bool kCodes = false;
 };
 
@@ -47,7 +61,8 @@ struct Shape {
   static constexpr int kWorkers = kGroups * kTeams * 128;  // threads that multiply
   static constexpr int kThreads = kWorkers + 32;
   static constexpr int kWeightBytes = kGroups * W::kTileBytes;
-  static constexpr int kStageBytes = kWeightBytes + kTokens * W::kDepth * 2;
+  static constexpr int kTokenBytes = kTokens * W::kDepth * W::kNumberBytes;
+  static constexpr int kStageBytes = kWeightBytes + kTokenBytes;
   static constexpr int kPitch =
       kRows + 4;  // floats between tokens of the sums, so that a warp's stores touch all banks
   static constexpr int kSumBytes = kTokens * kPitch * 4;
@@ -71,6 +86,19 @@ __device__ inline void add_parts(float (&values)[4], std::uint32_t at, int split
       values[2] += parts[s].z;
       values[3] += parts[s].w;
     }
+}
+
+// sums (+)= 64 rows of the tile of W at `stage`, number `group`, times the tokens behind them. To be waited for.
+template <class O, class S>
+__device__ inline void add_tile(float (&sums)[S::kTokens / 2], std::uint32_t stage, int group, bool accumulate) {
+  const std::uint32_t w_at = stage + group * S::W::kTileBytes;
+  const std::uint32_t x_at = stage + S::kWeightBytes;
+  products_begin();
+#pragma unroll
+  for (int kk = 0; kk < kSwizzleBytes / 32; ++kk)
+    Products<O, S::kTokens>::add(sums, tile_descriptor(w_at + kk * 32), tile_descriptor(x_at + kk * 32),
+                                 kk > 0 || accumulate);
+  products_commit();
 }
 
 // The sums of one warpgroup's thread: act(scale * sum + bias), gated or not, as pairs of neighbouring tokens.
@@ -171,6 +199,9 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
   const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);  // one for the whole warp, and the compiler knows it
   const int lane = threadIdx.x % 32;
 
+  constexpr bool kFloat8 = W::kNumberBytes == 1;
+  __shared__ float token_scales[kFloat8 ? S::kTokens : 1];
+
   const bool direct = S::kTokens >= 64 && S::kTeams == 1 && splits == 1 && p.direct;
 
   let_next_start();
@@ -192,7 +223,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
         const int slot = i % S::kStages;
         const std::uint32_t to = tiles + slot * S::kStageBytes;
         if (p.tiles) {
-          barrier_expect(full + slot * 8, S::kGroups * p.tile_bytes + S::kTokens * kDepth * 2);
+          barrier_expect(full + slot * 8, S::kGroups * p.tile_bytes + S::kTokenBytes);
 #pragma unroll
           for (int g = 0; g < S::kGroups;
                ++g) {  // a group past the end of W copies the last tile: nobody stores its sums
@@ -209,9 +240,9 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
       const auto copy_tokens = [&](int i) {
         const int slot = i % S::kStages;
 #pragma unroll
-        for (int h = 0; h < kDepth / kSwizzleDepth; ++h)
-          copy_box(tiles + slot * S::kStageBytes + S::kWeightBytes + h * S::kTokens * 128, x_map, full + slot * 8,
-                   (begin + i) * kDepth + h * kSwizzleDepth, first_token);
+        for (int h = 0; h < kDepth * W::kNumberBytes / kSwizzleBytes; ++h)
+          copy_box(tiles + slot * S::kStageBytes + S::kWeightBytes + h * S::kTokens * kSwizzleBytes, x_map,
+                   full + slot * 8, (begin + i) * kDepth + h * (kSwizzleBytes / W::kNumberBytes), first_token);
       };
       const int ahead = min(count, S::kStages);
       for (int i = 0; i < ahead; ++i) copy_weights(i);
@@ -229,20 +260,49 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
     const int team = warp / 4 / S::kGroups;
 #pragma unroll
     for (int i = 0; i < S::kTokens / 2; ++i) sums[i] = 0.0f;
+    if constexpr (kFloat8) {
+      static_assert(S::kTokens <= S::kWorkers);
+      const int token = threadIdx.x;
+      wait_for_previous();
+      if (token < S::kTokens)
+        token_scales[token] = first_token + token < p.tokens ? p.token_scales[first_token + token] : 0.0f;
+    }
     if constexpr (W::kCodes) {
       multiply_codes<T, S>(p, sums, tiles, full, empty, count, group, team);
+    } else if constexpr (W::kSpan > 0) {
+      float part[S::kTokens / 2] = {};
+      int slot = 0;
+      std::uint32_t parity = 0;
+      for (int i = 0; i < count; ++i) {
+        const bool first = i % W::kSpan == 0;
+        const bool last = (i + 1) % W::kSpan == 0 || i + 1 == count;
+        barrier_wait(full + slot * 8, parity);
+        add_tile<E4m3, S>(part, tiles + slot * S::kStageBytes, group, !first);
+        if (last) {
+          products_wait<0>();
+#pragma unroll
+          for (int j = 0; j < S::kTokens / 2; ++j) {
+            asm volatile("" : "+f"(part[j])::"memory");  // not read before the wait
+            sums[j] += part[j];
+          }
+        } else {
+          products_wait<1>();
+        }
+        if (threadIdx.x % 128 == 0) {
+          if (!first) barrier_arrive(empty + (slot == 0 ? S::kStages - 1 : slot - 1) * 8);
+          if (last) barrier_arrive(empty + slot * 8);
+        }
+        if (++slot == S::kStages) {
+          slot = 0;
+          parity ^= 1;
+        }
+      }
     } else {
       int slot = 0;
       std::uint32_t parity = 0;
       for (int i = 0; i < count; ++i) {
         barrier_wait(full + slot * 8, parity);
-        const std::uint32_t w_at = tiles + slot * S::kStageBytes + group * W::kTileBytes;
-        const std::uint32_t x_at = tiles + slot * S::kStageBytes + S::kWeightBytes;
-        products_begin();
-#pragma unroll
-        for (int kk = 0; kk < kDepth / 16; ++kk)
-          Products<T, S::kTokens>::add(sums, tile_descriptor(w_at + kk * 32), tile_descriptor(x_at + kk * 32), 1);
-        products_commit();
+        add_tile<std::conditional_t<kFloat8, E4m3, T>, S>(sums, tiles + slot * S::kStageBytes, group, true);
         products_wait<1>();  // the tile before this one has been read
         if (i > 0 && threadIdx.x % 128 == 0) barrier_arrive(empty + (slot == 0 ? S::kStages - 1 : slot - 1) * 8);
         if (++slot == S::kStages) {
@@ -253,7 +313,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
     }
     products_wait<0>();
     const int row = group * 64 + warp % 4 * 16 + lane / 4;
-    if (W::kCodes && p.row_scales) {
+    if ((W::kCodes || kFloat8) && p.row_scales) {
       const float low = first_row + row < p.rows ? p.row_scales[first_row + row] : 0.0f;
       const float high = first_row + row + 8 < p.rows ? p.row_scales[first_row + row + 8] : 0.0f;
 #pragma unroll
@@ -261,6 +321,10 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
     }
     // The tiles are done with; the sums take their place.
     asm volatile("bar.sync 1, %0;" ::"n"(S::kWorkers) : "memory");
+    if constexpr (kFloat8) {
+#pragma unroll
+      for (int i = 0; i < S::kTokens / 2; ++i) sums[i] *= token_scales[i / 4 * 8 + lane % 4 * 2 + i % 2];
+    }
     if constexpr (S::kTokens >= 64 && S::kTeams == 1) {
       if (direct) {
         wait_for_previous();
@@ -349,7 +413,7 @@ void launch_shape(const Context& c, const View& x, const DeviceLinear& l, const 
       cudaFuncSetAttribute(hopper_kernel<T, S>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kShared);
   check(allowed, "linear");
   const CUtensorMap w_map =
-      l.tiled ? CUtensorMap{} : tensor_map(l.dtype, l.data, product.rows, product.depth, product.depth, S::kRows);
+      product.tiles ? CUtensorMap{} : tensor_map(l.dtype, l.data, product.rows, product.depth, product.depth, S::kRows);
   const CUtensorMap x_map = tensor_map(x.dtype, x.data, product.tokens, product.depth, x.stride[0], S::kTokens);
   const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>((product.tokens + S::kTokens - 1) / S::kTokens),
                   static_cast<unsigned>((product.rows + S::kRows - 1) / S::kRows));

@@ -29,6 +29,7 @@ struct DeviceLinear final : device::PackedLinear {
   // Codes instead: data is tiles of them (cuda/quant/), scales has [N] float32 if the format scales sums.
   std::optional<quant::Format> format;
   std::shared_ptr<core::Storage> scales;
+  bool rounds_inputs = false;  // a format whose inputs are codes, where there is no kernel for it
 
   std::int64_t rows() const { return gated ? 2 * out_features : out_features; }
 };
@@ -80,7 +81,13 @@ void quantize_rows(const Context&, const quant::Format&, core::DType dtype, cons
                    std::int64_t first, std::int64_t rows, std::int64_t depth, std::int64_t half);
 void tile_codes(const Context&, const quant::Format&, const PlainCodes& from, void* to, std::int64_t rows,
                 std::int64_t depth);
+// Floats of workspace that linear() wants for so many tokens.
+std::size_t linear_workspace(const DeviceLinear&, std::int64_t tokens);
+// x [T, K] with quant::round_token, in the workspace.
+View rounded_tokens(const Context&, const View& x);
 // linear() for them.
+void linear_fp8_dynamic(const Context&, const device::Linear&, const View& x, const View* residual, const DeviceLinear&,
+                        const View& out);
 void linear_fp8(const Context&, const device::Linear&, const View& x, const View* residual, const DeviceLinear&,
                 const View& out);
 void linear_int8(const Context&, const device::Linear&, const View& x, const View* residual, const DeviceLinear&,

@@ -257,10 +257,12 @@ bool aligned16(const void* data, std::int64_t stride) {
 
 }  // namespace
 
-void linear(const Context& c, const device::Linear& op, const View& x, const View* residual, const DeviceLinear& l,
+void linear(const Context& c, const device::Linear& op, const View& given, const View* residual, const DeviceLinear& l,
             const View& out) {
+  const View x = l.rounds_inputs && given.shape[0] > 0 ? rounded_tokens(c, given) : given;
   const std::int64_t tokens = x.shape[0];
   if (tokens == 0 || l.out_features == 0) return;
+  if (l.format && l.format->dynamic) return linear_fp8_dynamic(c, op, x, residual, l, out);
   if (l.format) {
     const auto by_code = {linear_fp8, linear_int8, linear_int4};
     return by_code.begin()[static_cast<int>(l.format->code)](c, op, x, residual, l, out);

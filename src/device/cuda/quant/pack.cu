@@ -1,5 +1,5 @@
 // Rows of a weight to codes on the device, bit for bit as the reference (quant/quantize.cpp), and codes to the tiles that the
-// product reads (hopper_product.cuh).
+// product reads (hopper_product.cuh, hopper_codes.cuh).
 
 #include "device/cuda/common.cuh"
 #include "device/cuda/launch.h"
@@ -88,7 +88,12 @@ __global__ void tile_codes_kernel(quant::Format format, PlainCodes from, std::ui
   const int width = format.group == 0 ? depth : format.group;
   const int groups = (depth + width - 1) / width;
   std::uint32_t value = 0;
-  if (word < code_words) {
+  if (format.dynamic) {  // rows of 128 codes, whose 16-byte columns are permuted by the row: as they lie in shared memory
+    const std::int64_t row = first_row + warp * 16 + word / 32;
+    const int at = first_k + (word % 32 / 4 ^ static_cast<int>(row % 8)) * 16 + word % 4 * 4;
+    for (int j = 0; j < 4; ++j)
+      if (row < rows && at + j < depth) value |= std::uint32_t{from.codes[row * depth + at + j]} << (8 * j);
+  } else if (word < code_words) {
     const int plane = word / 128;
     const int lane = word % 128 / 4;
     const int part = word % 4;
