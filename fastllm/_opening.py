@@ -48,9 +48,11 @@ def load(
         dtype: "auto" (as in the file), "float32", "bfloat16" or "float16".
         quant: A format to convert the weights of products to while loading: "fp8", "int8", "int4" (groups of 128), or
             one of these with ``_g32``, ``_g64``, ``_g128``; "int4_asym" has a zero point too, "int4_row" one scale
-            per row. A table that the embedding shares keeps its dtype; with int4 the output layer keeps 8 bits. Where
-            a device has no kernel for it, numbers are rounded to the format but take the memory of ``dtype``, with a
-            warning.
+            per row. "fp8_dynamic" multiplies fp8 with fp8: the inputs of a product become codes, too, with a scale per
+            token, at a little more error and, on Hopper GPUs, up to twice the speed of prompts. A table that the
+            embedding shares keeps its dtype; the output layer keeps 8 bits with int4, its inputs with fp8_dynamic.
+            Where a device has no kernel for a format, numbers are rounded to it (the inputs of fp8_dynamic as well) but
+            take the memory of ``dtype``, with a warning.
         engine: How to run it.
         adapters: Adapters by name; none can be loaded in this version.
         progress: True or False for a bar on standard error, a function to be called after each tensor, or None: a bar

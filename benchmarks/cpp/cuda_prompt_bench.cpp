@@ -2,19 +2,22 @@
 // microseconds and operations or bytes per second, and what the layers come to together. Then prefill attention by
 // itself, over lengths and head sizes. Weights and activations are random.
 //
-//   cuda_prompt_bench [--shape llama3.1-8b] [--tokens 512,2048,8192] [--attention] [--deterministic] [--kv fp8]
+//   cuda_prompt_bench [--shape llama3.1-8b] [--tokens 512,2048,8192] [--quant fp8_dynamic] [--attention]
+//                     [--deterministic] [--kv fp8]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "device/backend.h"
+#include "quant/format.h"
 
 namespace {
 
@@ -66,6 +69,8 @@ class Bench {
     gpu_->synchronize();
     return t;
   }
+
+  std::optional<quant::Format> quant;
 
   device::Backend& gpu() { return *gpu_; }
   DType kv = DType::bf16;
@@ -139,7 +144,7 @@ void prompts(Bench& bench, const Model& m, const std::vector<int>& lengths, bool
   const int most = *std::ranges::max_element(lengths);
   const auto pack = [&](std::int64_t n, std::int64_t k, bool gated = false) {
     const device::LinearPart part{bench.random({n, k}), {}};
-    return bench.gpu().pack_linear({&part, 1}, {.gated = gated, .own = true});
+    return bench.gpu().pack_linear({&part, 1}, {.gated = gated, .own = true, .format = bench.quant});
   };
   const int qkv_rows = (m.heads + 2 * m.kv_heads) * m.head_dim;
   const auto qkv_weight = pack(qkv_rows, m.hidden), o_weight = pack(m.hidden, m.heads * m.head_dim),
@@ -238,6 +243,7 @@ int main(int argc, char** argv) {
     const auto value = [&] { return std::string(i + 1 < argc ? argv[++i] : ""); };
     if (option == "--shape") shape = value();
     if (option == "--kv" && value() == "fp8") bench.kv = DType::f8_e4m3;
+    if (option == "--quant") bench.quant = quant::format_of(value());
     if (option == "--attention") only_attention = true;
     if (option == "--deterministic") deterministic = true;
     if (option == "--tokens") {

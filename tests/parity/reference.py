@@ -1,4 +1,5 @@
-"""What transformers computes: logits of a whole text, and the greedy continuation with its margins."""
+"""What transformers computes: logits of a whole text, the greedy continuation with its margins, products with rounded
+weights and inputs."""
 
 from __future__ import annotations
 
@@ -44,3 +45,41 @@ def distance(actual: Any, expected: npt.NDArray[np.float32]) -> float:
     assert actual.shape == expected.shape, (actual.shape, expected.shape)
     spread = float(expected.max() - expected.min())
     return float(np.abs(np.asarray(actual, np.float64) - expected).max()) / spread
+
+
+def quantized(model: Any, quant: str) -> Any:
+    """A copy of a bfloat16 or float32 model, in float32, whose products compute with what the codes of `quant` say.
+
+    Weights, and for fp8_dynamic inputs. The output layer keeps 8 bits and its inputs; the embedding's table stays.
+    """
+    import torch
+
+    from fastllm import Tensor, _core
+
+    dtype = {torch.float32: "float32", torch.bfloat16: "bfloat16"}[model.dtype]
+    model = copy.deepcopy(model).float()
+    head = model.get_output_embeddings()
+    with torch.no_grad():
+        for module in model.modules():
+            if not isinstance(module, torch.nn.Linear):
+                continue
+            name = quant
+            if module is head:
+                if model.config.tie_word_embeddings:
+                    continue
+                name = "int8" if quant.startswith("int4") else quant.removesuffix("_dynamic")
+            weight = Tensor(module.weight.numpy()).astype(dtype)
+            rounded = Tensor._wrap(_core.rounded_to(weight._handle, name))
+            module.weight.copy_(torch.from_numpy(rounded.astype("float32").numpy()))
+            if name.endswith("_dynamic"):
+                module.register_forward_pre_hook(lambda _, inputs: (rounded_tokens(inputs[0]), *inputs[1:]))
+    return model
+
+
+def rounded_tokens(x: Any) -> Any:
+    """Each vector of the last axis as PyTorch's float8 e4m3, its largest number 448."""
+    import torch
+
+    most = x.abs().amax(-1, keepdim=True).float().clamp(min=2.0**-64)
+    codes = (x.float() * (448 / most)).clamp(-448, 448).to(torch.float8_e4m3fn)
+    return (codes.float() * (most / 448)).to(x.dtype)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from parity.cases import BY_ID, Case, each
 from parity.engine import Compiled, compiled
-from parity.reference import distance, full_logits, greedy
+from parity.reference import distance, full_logits, greedy, quantized
 
 
 def _why_not() -> str:
@@ -99,29 +99,18 @@ def test_half(case: Case, dtype: str, build_case: Callable[..., Any]) -> None:
         assert ours < 2 * theirs + 1e-3, f"in chunks of {chunk}: {ours} where transformers has {theirs}"
 
 
-@pytest.mark.parametrize("quant", ["fp8", "int8", "int8_g64", "int4", "int4_g32", "int4_asym_g64", "int4_row"])
+@pytest.mark.parametrize(
+    "quant", ["fp8", "fp8_dynamic", "int8", "int8_g64", "int4", "int4_g32", "int4_asym_g64", "int4_row"]
+)
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in FAST])
 def test_codes(case: Case, quant: str, build_case: Callable[..., Any]) -> None:
-    """As near to transformers with the weights that the codes stand for, in float32, as transformers is in bfloat16."""
+    """As near to transformers with what the codes stand for, in float32, as transformers is in bfloat16."""
     import torch
 
-    from fastllm import Tensor, _core
+    from fastllm import _core
 
     built = build_case(case, "bfloat16")
-    reference = copy.deepcopy(built.reference)
-    head = reference.get_output_embeddings()
-    with torch.no_grad():
-        for module in reference.modules():
-            if not isinstance(module, torch.nn.Linear):
-                continue
-            name = quant
-            if module is head:
-                if reference.config.tie_word_embeddings:
-                    continue  # the table that the embedding reads stays
-                name = "int8" if quant.startswith("int4") else quant
-            weight = Tensor(module.weight.float().numpy()).astype("bfloat16")
-            rounded = Tensor._wrap(_core.rounded_to(weight._handle, name))
-            module.weight.copy_(torch.from_numpy(rounded.astype("float32").numpy()))
+    reference = quantized(built.reference, quant)
     ids = case.ids()
     expected = full_logits(reference, ids)
     theirs = distance(full_logits(reference.to(torch.bfloat16), ids), expected)
@@ -152,7 +141,7 @@ def test_a_seed_means_the_same_on_every_device() -> None:
     assert sum(a == b for a, b in zip(ids["cpu"], ids["cuda"], strict=True)) >= 11
 
 
-@pytest.mark.parametrize("quant", [None, "fp8", "int8"])
+@pytest.mark.parametrize("quant", [None, "fp8", "fp8_dynamic", "int8"])
 def test_the_demo_model_is_as_good_as_on_the_cpu(quant: str | None) -> None:
     import demo_package  # noqa: F401  (makes demo_model importable)
 

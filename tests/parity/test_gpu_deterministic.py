@@ -21,6 +21,7 @@ from parity.test_gpu import FAST, pytestmark  # noqa: F401  (skips where there i
         ("bfloat16", "int4", "auto"),
         ("bfloat16", "fp8", "auto"),
         ("bfloat16", None, "fp8"),
+        ("bfloat16", "fp8_dynamic", "auto"),
     ],
 )
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in FAST])

@@ -53,7 +53,7 @@ def by_numpy(w: np.ndarray, name: str) -> np.ndarray:
         elif kind == "fp8":
             torch = pytest.importorskip("torch")
             scale = most / np.float32(448)
-            scale = scale if not rest else bfloat16(scale)
+            scale = scale if rest in ("", "dynamic") else bfloat16(scale)
             x = torch.from_numpy(np.clip(part / np.where(scale, scale, 1), -448, 448))
             parts.append(x.to(torch.float8_e4m3fn).float().numpy() * scale)
         elif "asym" in rest:

@@ -148,16 +148,17 @@ struct ProductsLeft;
 
 // Both operands as float8 e4m3, d[64, N] (+)= a[64, 32] b[N, 32]^T.
 struct E4m3;
-#define FASTLLM_PRODUCTS_E4M3(N, REGISTERS, A, B, ADD, ...)                                                             \
-  template <>                                                                                                           \
-  struct Products<E4m3, N> {                                                                                            \
-    __device__ static void add(float (&d)[N / 2], std::uint64_t a, std::uint64_t b, int accumulate) {                   \
-      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " ADD                                                              \
-                   ", 0;\n"                                                                                             \
-                   "wgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3 {" REGISTERS "}, " A ", " B ", p, 1, 1;\n}" \
-                   : __VA_ARGS__                                                                                        \
-                   : "l"(a), "l"(b), "r"(accumulate));                                                                  \
-    }                                                                                                                   \
+#define FASTLLM_PRODUCTS_E4M3(N, REGISTERS, A, B, ADD, ...)                                              \
+  template <>                                                                                            \
+  struct Products<E4m3, N> {                                                                             \
+    __device__ static void add(float (&d)[N / 2], std::uint64_t a, std::uint64_t b, int accumulate) {    \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " ADD                                               \
+                   ", 0;\n"                                                                              \
+                   "wgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3 {" REGISTERS "}, " A ", " B \
+                   ", p, 1, 1;\n}"                                                                       \
+                   : __VA_ARGS__                                                                         \
+                   : "l"(a), "l"(b), "r"(accumulate));                                                   \
+    }                                                                                                    \
   };
 
 #define FASTLLM_REGISTERS8 "%0, %1, %2, %3"

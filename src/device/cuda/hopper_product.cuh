@@ -35,18 +35,14 @@ struct Numbers {
   static constexpr int kDepth = kSwizzleDepth;
   static constexpr int kNumberBytes = 2;
   static constexpr int kTileBytes = 64 * kDepth * 2;
-  static constexpr int kSpan = 0;
   static constexpr bool kCodes = false;
 };
 
-// W and x as float8 e4m3, multiplied as they are. Hopper adds products of float8 with fewer bits than float32 has; kSpan > 0: for no
-// longer than so many tiles of 128, whose sums are then added in float32.
-template <int kSpan_>
+// W and x as float8 e4m3, multiplied as they are.
 struct Float8 {
   static constexpr int kDepth = kSwizzleBytes;
   static constexpr int kNumberBytes = 1;
   static constexpr int kTileBytes = 64 * kDepth;
-  static constexpr int kSpan = kSpan_;
   static constexpr bool kCodes = false;
 };
 
@@ -136,7 +132,7 @@ __device__ inline void store_direct(const Product& p, float (&sums)[S::kTokens /
   if (e.activation == device::Activation::none)
     finish_pairs<T, S>(sums, pairs, p.gated, e.scale, low, high, [](float x) { return x; });
   else if (e.activation == device::Activation::silu)
-    finish_pairs<T, S>(sums, pairs, p.gated, e.scale, low, high, [](float x) { return x / (1.0f + __expf(-x)); });
+    finish_pairs<T, S>(sums, pairs, p.gated, e.scale, low, high, [](float x) { return silu(x); });
   else
     finish_pairs<T, S>(sums, pairs, p.gated, e.scale, low, high,
                        [&](float x) { return activate(e.activation, x, 0.0f); });
@@ -269,34 +265,6 @@ __global__ void __launch_bounds__(S::kThreads, S::kPerSm)
     }
     if constexpr (W::kCodes) {
       multiply_codes<T, S>(p, sums, tiles, full, empty, count, group, team);
-    } else if constexpr (W::kSpan > 0) {
-      float part[S::kTokens / 2] = {};
-      int slot = 0;
-      std::uint32_t parity = 0;
-      for (int i = 0; i < count; ++i) {
-        const bool first = i % W::kSpan == 0;
-        const bool last = (i + 1) % W::kSpan == 0 || i + 1 == count;
-        barrier_wait(full + slot * 8, parity);
-        add_tile<E4m3, S>(part, tiles + slot * S::kStageBytes, group, !first);
-        if (last) {
-          products_wait<0>();
-#pragma unroll
-          for (int j = 0; j < S::kTokens / 2; ++j) {
-            asm volatile("" : "+f"(part[j])::"memory");  // not read before the wait
-            sums[j] += part[j];
-          }
-        } else {
-          products_wait<1>();
-        }
-        if (threadIdx.x % 128 == 0) {
-          if (!first) barrier_arrive(empty + (slot == 0 ? S::kStages - 1 : slot - 1) * 8);
-          if (last) barrier_arrive(empty + slot * 8);
-        }
-        if (++slot == S::kStages) {
-          slot = 0;
-          parity ^= 1;
-        }
-      }
     } else {
       int slot = 0;
       std::uint32_t parity = 0;
