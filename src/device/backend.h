@@ -62,7 +62,8 @@ struct OpCall {
   const Op& op;
   std::span<const View> in;
   std::span<const View> out;
-  const PackedLinear* linear = nullptr;  // for Linear
+  // For Linear; for a norm, that of the product which is next and reads it, or null.
+  const PackedLinear* linear = nullptr;
   bool passing = false;  // nobody but the next call reads `out`
 };
 

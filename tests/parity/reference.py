@@ -47,8 +47,8 @@ def distance(actual: Any, expected: npt.NDArray[np.float32]) -> float:
     return float(np.abs(np.asarray(actual, np.float64) - expected).max()) / spread
 
 
-def quantized(model: Any, quant: str) -> Any:
-    """A copy of a bfloat16 or float32 model, in float32, whose products compute with what the codes of `quant` say.
+def quantized(model: Any, quant: str, *, dtype: str = "float32") -> Any:
+    """A copy of a float32 model whose products compute with what the codes of weights of `dtype` say.
 
     Weights, and for fp8_dynamic inputs. The output layer keeps 8 bits and its inputs; the embedding's table stays.
     """
@@ -56,8 +56,7 @@ def quantized(model: Any, quant: str) -> Any:
 
     from fastllm import Tensor, _core
 
-    dtype = {torch.float32: "float32", torch.bfloat16: "bfloat16"}[model.dtype]
-    model = copy.deepcopy(model).float()
+    model = copy.deepcopy(model)
     head = model.get_output_embeddings()
     with torch.no_grad():
         for module in model.modules():

@@ -110,7 +110,7 @@ def test_codes(case: Case, quant: str, build_case: Callable[..., Any]) -> None:
     from fastllm import _core
 
     built = build_case(case, "bfloat16")
-    reference = quantized(built.reference, quant)
+    reference = quantized(built.reference, quant, dtype="bfloat16")
     ids = case.ids()
     expected = full_logits(reference, ids)
     theirs = distance(full_logits(reference.to(torch.bfloat16), ids), expected)

@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "core/error.h"
 #include "core/out_of_memory.h"
@@ -158,6 +159,7 @@ std::shared_ptr<core::Storage> CudaBackend::allocate(std::size_t bytes) {
 
 void CudaBackend::copy_in(void* device_to, const void* host_from, std::size_t bytes) {
   if (!bytes) return;
+  coded_ = nullptr;  // a probe may edit what a norm made
   use();
   check(cudaMemcpyAsync(device_to, host_from, bytes, cudaMemcpyDefault, stream_.get()), "copy_in");
 }
@@ -473,8 +475,19 @@ void CudaBackend::run(const device::OpCall& call, const device::StepView* step) 
       linear(c, op, in[0], op.add_residual ? &in[1] : nullptr, *weight, out[0]);
     }
     void operator()(const device::MatMul&) const { matmul(c, in[0], in[1], out[0]); }
-    void operator()(const device::RmsNorm& op) const { rms_norm(c, op, in[0], in[1], out[0]); }
-    void operator()(const device::AddRmsNorm& op) const { add_rms_norm(c, op, in[0], in[1], in[2], out[0], out[1]); }
+    // Where the product behind a norm wants its inputs as codes.
+    TokenCodes codes_wanted(const View& normed) const {
+      const auto* next = dynamic_cast<const DeviceLinear*>(call.linear);
+      if (!next || normed.shape.rank() != 2) return {};
+      self.grow_workspace(linear_workspace(*next, normed.shape[0]));
+      return token_codes(c, *next, normed.shape[0]);
+    }
+    void operator()(const device::RmsNorm& op) const {
+      if (rms_norm(c, op, in[0], in[1], out[0], codes_wanted(out[0]))) self.coded_ = out[0].data;
+    }
+    void operator()(const device::AddRmsNorm& op) const {
+      if (add_rms_norm(c, op, in[0], in[1], in[2], out[0], out[1], codes_wanted(out[1]))) self.coded_ = out[1].data;
+    }
     void operator()(const device::LayerNorm& op) const { layer_norm(c, op, in[0], in[1], in[2], out[0]); }
     void operator()(const device::Rope& op) const {
       const device::StepView none{};
@@ -512,6 +525,7 @@ void CudaBackend::run(const device::OpCall& call, const device::StepView* step) 
   };
   Context context = context_;
   context.deterministic = step && step->deterministic;
+  context.coded = std::exchange(coded_, nullptr);
   std::visit(Visitor{*this, context, call, step, call.in, call.out}, call.op);
 }
 

@@ -59,6 +59,7 @@ class CudaBackend final : public device::Backend {
   int staging_turn_ = 0;
   std::shared_ptr<core::Storage> staging_device_;
   std::size_t staging_bytes_ = 0;
+  const void* coded_ = nullptr;  // the result of the op before, if its codes lie in the workspace
   std::shared_ptr<std::uint64_t> moves_;  // how often staging or workspace moved: recordings made before are stale
 };
 

@@ -136,19 +136,6 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       for (int part = 0; part < S::kParts; ++part) of_token[part] = at_token(first_token + part * S::kPart + thread);
       const float low_scale = at_row(p.row_scales, row, 0.0f);
       const float high_scale = at_row(p.row_scales, row + 8, 0.0f);
-      for (int k = 0; k < depth_tiles; ++k) {
-        barrier_wait(full + slot * 8, parity);
-        add_tile<E4m3, S>(sums, tiles + slot * S::kStageBytes, group, k > 0);
-        products_wait<1>();  // the tile before this one has been read
-        if (k > 0) release(slot == 0 ? S::kStages - 1 : slot - 1);
-        if (++slot == S::kStages) {
-          slot = 0;
-          parity ^= 1;
-        }
-      }
-
-      const float low_bias = at_row(e.bias, row, 0.0f);
-      const float high_bias = at_row(e.bias, row + 8, 0.0f);
       const int columns = p.gated ? 32 : 64;
       const int first_column = p.gated ? first_row / 2 : first_row;
       const int width = min(columns, (p.gated ? p.rows / 2 : p.rows) - first_column);
@@ -163,22 +150,35 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       const auto inside = [&](int part, int i) {
         return token_of(i) < min(S::kPart, p.tokens - first_token - part * S::kPart) && eight_of(i) * 8 < width;
       };
-      Eight<T> more[kPieces];  // the residual, on its way before it is needed
-      const auto fetch = [&](int part) {
-        if (!e.residual) return;
-#pragma unroll
-        for (int i = 0; i < kPieces; ++i)
-          if (inside(part, i))
-            more[i] = *reinterpret_cast<const Eight<T>*>(
-                static_cast<const T*>(e.residual) + (first_token + part * S::kPart + token_of(i)) * e.residual_stride +
-                first_column + eight_of(i) * 8);
+      const auto residual_at = [&](int part, int i) {
+        return static_cast<const T*>(e.residual) + (first_token + part * S::kPart + token_of(i)) * e.residual_stride +
+               first_column + eight_of(i) * 8;
       };
-      fetch(0);
+      if (e.residual) {  // to L2, while the products go on
+#pragma unroll
+        for (int part = 0; part < S::kParts; ++part)
+          for (int i = 0; i < kPieces; ++i)
+            if (eight_of(i) == 0 && inside(part, i))
+              asm volatile("prefetch.global.L2 [%0];" ::"l"(residual_at(part, i)));
+      }
+      for (int k = 0; k < depth_tiles; ++k) {
+        barrier_wait(full + slot * 8, parity);
+        add_tile<E4m3, S>(sums, tiles + slot * S::kStageBytes, group, k > 0);
+        products_wait<1>();  // the tile before this one has been read
+        if (k > 0) release(slot == 0 ? S::kStages - 1 : slot - 1);
+        if (++slot == S::kStages) {
+          slot = 0;
+          parity ^= 1;
+        }
+      }
+
       products_wait<0>();
 #pragma unroll
       for (int j = 0; j < S::kTokens / 2; ++j) asm volatile("" : "+f"(sums[j])::"memory");  // not read before
       release(slot == 0 ? S::kStages - 1 : slot - 1);
 
+      const float low_bias = at_row(e.bias, row, 0.0f);
+      const float high_bias = at_row(e.bias, row + 8, 0.0f);
 #pragma unroll
       for (int part = 0; part < S::kParts; ++part) {
         token_scales[group][thread] = of_token[part];
@@ -223,6 +223,12 @@ __global__ void __launch_bounds__(S::kThreads, 1)
           leave([](float x) { return silu(x); });
         else
           leave([&](float x) { return activate(e.activation, x, 0.0f); });
+        Eight<T> more[kPieces];
+        if (e.residual) {
+#pragma unroll
+          for (int i = 0; i < kPieces; ++i)
+            if (inside(part, i)) more[i] = *reinterpret_cast<const Eight<T>*>(residual_at(part, i));
+        }
         meet();
 #pragma unroll
         for (int i = 0; i < kPieces; ++i) {
@@ -238,7 +244,6 @@ __global__ void __launch_bounds__(S::kThreads, 1)
           const std::int64_t m = first_token + part * S::kPart + token;
           *reinterpret_cast<Eight<T>*>(static_cast<T*>(p.out) + m * p.out_stride + first_column + eight * 8) = value;
         }
-        if (part + 1 < S::kParts) fetch(part + 1);
       }
     }
   }

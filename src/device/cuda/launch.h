@@ -48,6 +48,7 @@ struct Context {
   bool overlapped = false;  // programmatic dependent launch (compute capability 9.0 and above)
   bool hopper = false;      // compute capability 9.0, and this build has code for sm_90a
   char* exchange = nullptr;  // where the blocks of a chain leave results for each other (chain.cuh)
+  const void* coded = nullptr;  // inputs whose codes lie in the workspace: the op before left them there
   bool deterministic = false;  // orders of sums follow from a weight's shape and a key's position alone
 };
 
@@ -81,6 +82,13 @@ void quantize_rows(const Context&, const quant::Format&, core::DType dtype, cons
                    std::int64_t first, std::int64_t rows, std::int64_t depth, std::int64_t half);
 void tile_codes(const Context&, const quant::Format&, const PlainCodes& from, void* to, std::int64_t rows,
                 std::int64_t depth);
+// Inputs as float8 and their scales, in the workspace (quant/fp8_dynamic.cu). Null where nothing wants them.
+struct TokenCodes {
+  std::uint8_t* codes = nullptr;  // [tokens, depth], `pitch` bytes from row to row
+  std::int64_t pitch = 0;
+  float* scales = nullptr;  // [tokens]
+};
+TokenCodes token_codes(const Context&, const DeviceLinear&, std::int64_t tokens);
 // Floats of workspace that linear() wants for so many tokens.
 std::size_t linear_workspace(const DeviceLinear&, std::int64_t tokens);
 // x [T, K] with quant::round_token, in the workspace.
@@ -109,9 +117,11 @@ struct Chain {
 std::vector<std::unique_ptr<Chain>> find_chains(const Context&, std::span<const device::OpCall> calls);
 void reset_exchange(const Context&);  // before the first chain, and after one that may not have run
 void matmul(const Context&, const View& a, const View& b, const View& out);
-void rms_norm(const Context&, const device::RmsNorm&, const View& x, const View& weight, const View& out);
-void add_rms_norm(const Context&, const device::AddRmsNorm&, const View& x, const View& residual, const View& weight,
-                  const View& sum, const View& normed);
+// Norms; with `codes`, they make those of their result, too, where they can: true.
+bool rms_norm(const Context&, const device::RmsNorm&, const View& x, const View& weight, const View& out,
+              const TokenCodes& codes = {});
+bool add_rms_norm(const Context&, const device::AddRmsNorm&, const View& x, const View& residual, const View& weight,
+                  const View& sum, const View& normed, const TokenCodes& codes = {});
 void layer_norm(const Context&, const device::LayerNorm&, const View& x, const View& weight, const View& bias,
                 const View& out);
 void rope(const Context&, const device::Rope&, const View& x, const View& positions, const View& inv_freq,

@@ -265,6 +265,50 @@ TEST("a token that is not finite spoils itself alone, as on the CPU") {
   }
 }
 
+TEST("codes that a norm makes are those of its result, bit for bit, and are forgotten where that is edited") {
+  if (!gpu()) return;
+  for (const std::int64_t tokens : {1, 3, 200})
+    for (const std::int64_t depth : {520, 4096, 9000}) {
+      const std::int64_t rows = 264;
+      const device::LinearPart part{random_bf16({rows, depth}, 0.05f), {}};
+      const auto packed = gpu()->pack_linear({&part, 1}, {.own = true, .format = quant::format_of("fp8_dynamic")});
+      Tensor ones = Tensor::empty(DType::f32, {depth});
+      for (std::int64_t i = 0; i < depth; ++i) ones.as<float>()[i] = 0.5f + static_cast<float>(i % 7);
+      const Tensor x = gpu()->place(random_bf16({tokens, depth}, 1.0f));
+      const Tensor add = gpu()->place(random_bf16({tokens, depth}, 1.0f));
+      const Tensor weight = gpu()->place(ones);
+      const Tensor sum = gpu()->place(Tensor::empty(DType::bf16, {tokens, depth}));
+      const Tensor normed = gpu()->place(Tensor::empty(DType::bf16, {tokens, depth}));
+      const Tensor edit = random_bf16({tokens, depth}, 3.0f);
+      const auto product = [&](bool fused, bool with_sum, bool edited) {
+        const View in[] = {view(x), view(weight)};
+        const View to[] = {view(normed)};
+        const View both[] = {view(x), view(add), view(weight)};
+        const View both_to[] = {view(sum), view(normed)};
+        const device::Op norm = device::RmsNorm{};
+        const device::Op add_norm = device::AddRmsNorm{};
+        const device::PackedLinear* next = fused ? packed.get() : nullptr;
+        if (with_sum)
+          gpu()->run({add_norm, both, both_to, next}, nullptr);
+        else
+          gpu()->run({norm, in, to, next}, nullptr);
+        if (edited) gpu()->copy_in(normed.data(), edit.data(), edit.nbytes());
+        const Tensor got = gpu()->place(Tensor::empty(DType::bf16, {tokens, rows}));
+        const View out[] = {view(got)};
+        const device::Op linear = device::Linear{};
+        gpu()->run({linear, to, out, packed.get()}, nullptr);
+        Tensor host = Tensor::empty(DType::bf16, {tokens, rows});
+        gpu()->copy_out(host.data(), got.data(), host.nbytes());
+        return std::vector<std::uint16_t>(host.as<std::uint16_t>(), host.as<std::uint16_t>() + host.numel());
+      };
+      for (const bool with_sum : {false, true}) {
+        CHECK(product(true, with_sum, false) == product(false, with_sum, false));
+        CHECK(product(true, with_sum, true) == product(false, with_sum, true));
+        CHECK(product(true, with_sum, true) != product(true, with_sum, false));
+      }
+    }
+}
+
 TEST("where there is no kernel the inputs are rounded all the same") {
   if (!gpu()) return;
   for (const DType dtype : {DType::f16, DType::f32})

@@ -10,31 +10,14 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "device/cuda/float8.cuh"
 #include "device/cuda/hopper_float8.cuh"
-#include "quant/encode.h"
 
 namespace fastllm::cuda {
 namespace {
 
 constexpr int kAtOnce = 16;  // numbers of a thread: 16 bytes of codes
 constexpr int kMostThreads = 1024;
-
-// The largest of the block's words in every thread.
-__device__ inline std::uint32_t block_most(std::uint32_t most) {
-  __shared__ std::uint32_t mosts[32];
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  most = __reduce_max_sync(~0u, most);
-#else
-  for (int offset = 16; offset > 0; offset /= 2) most = max(most, __shfl_xor_sync(~0u, most, offset));
-#endif
-  if (blockDim.x == 32) return most;
-  if (threadIdx.x % 32 == 0) mosts[threadIdx.x / 32] = most;
-  __syncthreads();
-  const int warps = static_cast<int>(blockDim.x) / 32;
-  most = 0;
-  for (int w = 0; w < warps; ++w) most = max(most, mosts[w]);
-  return most;
-}
 
 #if FASTLLM_HOPPER_CODE
 struct alignas(32) Sixteen {
@@ -48,16 +31,9 @@ __device__ inline std::uint32_t most_of(const uint4& v) {
   return max(pairs & 0xffff, pairs >> 16);
 }
 
-// Codes of a pair of bfloat16, the first in the low byte, to nearest even as quant::to_e4m3.
-__device__ inline std::uint32_t codes_of(std::uint32_t pair, float inverse) {
-  const float first = quant::float_of(pair << 16) * inverse;
-  const float second = quant::float_of(pair & 0xffff0000u) * inverse;
-  std::uint16_t codes;
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(codes) : "f"(second), "f"(first));
-  return codes;
-}
 __device__ inline std::uint32_t codes_of(std::uint32_t low, std::uint32_t high, float inverse) {
-  return codes_of(low, inverse) | codes_of(high, inverse) << 16;
+  return four_codes(quant::float_of(low << 16), quant::float_of(low & 0xffff0000u), quant::float_of(high << 16),
+                    quant::float_of(high & 0xffff0000u), inverse);
 }
 #endif
 
@@ -162,6 +138,12 @@ std::size_t linear_workspace(const DeviceLinear& l, std::int64_t tokens) {
   return static_cast<std::size_t>(scale_floats(tokens) + tokens * pitch_of(l.in_features) / 4);
 }
 
+TokenCodes token_codes(const Context& c, const DeviceLinear& l, std::int64_t tokens) {
+  if (!l.format || !l.format->dynamic) return {};
+  float* const scales = c.workspace->data;
+  return {reinterpret_cast<std::uint8_t*>(scales + scale_floats(tokens)), pitch_of(l.in_features), scales};
+}
+
 View rounded_tokens(const Context& c, const View& x) {
   const std::int64_t depth = x.shape[1];
   const View to{c.workspace->data, x.dtype, x.shape, {depth, 1}};
@@ -183,9 +165,7 @@ void linear_fp8_dynamic(const Context& c, const device::Linear& op, const View& 
     core::fail(core::ErrorCode::internal, "[linear] operands do not lie as the kernel for float8 reads them.");
   const std::int64_t tokens = x.shape[0];
   const std::int64_t depth = x.shape[1];
-  const std::int64_t pitch = pitch_of(depth);
-  float* const scales = c.workspace->data;
-  auto* const codes = reinterpret_cast<std::uint8_t*>(scales + scale_floats(tokens));
+  const auto [codes, pitch, scales] = token_codes(c, l, tokens);
   const auto threads = [&](int chunks) {
     const std::int64_t wanted = (depth + kAtOnce * chunks - 1) / (kAtOnce * chunks);
     return static_cast<unsigned>((std::min<std::int64_t>(wanted, kMostThreads) + 31) / 32 * 32);
@@ -194,12 +174,14 @@ void linear_fp8_dynamic(const Context& c, const device::Linear& op, const View& 
     launch(c, kernel, dim3(static_cast<unsigned>(tokens)), threads(chunks), 0, 1,
            static_cast<const __nv_bfloat16*>(x.data), x.stride[0], codes, pitch, scales, static_cast<int>(depth));
   };
-  if (depth <= kAtOnce * kMostThreads)
-    run(codes_kernel<1>, 1);
-  else if (depth <= 2 * kAtOnce * kMostThreads)
-    run(codes_kernel<2>, 2);
-  else
-    run(codes_kernel<0>, 1);
+  if (c.coded != x.data) {  // else the norm before made them
+    if (depth <= kAtOnce * kMostThreads)
+      run(codes_kernel<1>, 1);
+    else if (depth <= 2 * kAtOnce * kMostThreads)
+      run(codes_kernel<2>, 2);
+    else
+      run(codes_kernel<0>, 1);
+  }
   Product p = product_of(op, x, residual, l, out);
   if (c.deterministic && residual) p.direct = false;  // it rounds before it adds the residual, the other way after
   p.tiles = l.data;
