@@ -40,6 +40,14 @@ __device__ inline Place place_of(int i, int row_tiles, int token_tiles) {
   return {rest / wide, first + rest % wide};
 }
 
+#if FASTLLM_HOPPER_CODE
+__device__ inline float2 load_shared_pair(std::uint32_t shared) {
+  float2 v;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(shared) : "memory");
+  return v;
+}
+#endif
+
 template <class T, class S>
 __global__ void __launch_bounds__(S::kThreads, 1)
     staying_kernel(const __grid_constant__ CUtensorMap x_map, Product p, int row_tiles, int token_tiles) {
@@ -113,6 +121,8 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     const int group = warp / 4;
     const int thread = threadIdx.x % 128;
     const std::uint32_t staged = tiles + S::kStages * S::kStageBytes + group * S::kOutBytes;
+    const std::uint32_t scales_at =
+        static_cast<std::uint32_t>(__cvta_generic_to_shared(token_scales[group])) + lane % 4 * 8;
     const Epilogue& e = p.epilogue;
     const auto release = [&](int done) {
       if (thread == 0) barrier_arrive(empty + done * 8);
@@ -136,6 +146,22 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       for (int part = 0; part < S::kParts; ++part) of_token[part] = at_token(first_token + part * S::kPart + thread);
       const float low_scale = at_row(p.row_scales, row, 0.0f);
       const float high_scale = at_row(p.row_scales, row + 8, 0.0f);
+      for (int k = 0; k < depth_tiles; ++k) {
+        barrier_wait(full + slot * 8, parity);
+        add_tile<E4m3, S>(sums, tiles + slot * S::kStageBytes, group, k > 0);
+        products_wait<1>();  // the tile before this one has been read
+        if (k > 0) release(slot == 0 ? S::kStages - 1 : slot - 1);
+        if (++slot == S::kStages) {
+          slot = 0;
+          parity ^= 1;
+        }
+      }
+
+      products_wait<0>();
+#pragma unroll
+      for (int j = 0; j < S::kTokens / 2; ++j) asm volatile("" : "+f"(sums[j])::"memory");  // not read before
+      release(slot == 0 ? S::kStages - 1 : slot - 1);
+
       const int columns = p.gated ? 32 : 64;
       const int first_column = p.gated ? first_row / 2 : first_row;
       const int width = min(columns, (p.gated ? p.rows / 2 : p.rows) - first_column);
@@ -154,29 +180,6 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         return static_cast<const T*>(e.residual) + (first_token + part * S::kPart + token_of(i)) * e.residual_stride +
                first_column + eight_of(i) * 8;
       };
-      if (e.residual) {  // to L2, while the products go on
-#pragma unroll
-        for (int part = 0; part < S::kParts; ++part)
-          for (int i = 0; i < kPieces; ++i)
-            if (eight_of(i) == 0 && inside(part, i))
-              asm volatile("prefetch.global.L2 [%0];" ::"l"(residual_at(part, i)));
-      }
-      for (int k = 0; k < depth_tiles; ++k) {
-        barrier_wait(full + slot * 8, parity);
-        add_tile<E4m3, S>(sums, tiles + slot * S::kStageBytes, group, k > 0);
-        products_wait<1>();  // the tile before this one has been read
-        if (k > 0) release(slot == 0 ? S::kStages - 1 : slot - 1);
-        if (++slot == S::kStages) {
-          slot = 0;
-          parity ^= 1;
-        }
-      }
-
-      products_wait<0>();
-#pragma unroll
-      for (int j = 0; j < S::kTokens / 2; ++j) asm volatile("" : "+f"(sums[j])::"memory");  // not read before
-      release(slot == 0 ? S::kStages - 1 : slot - 1);
-
       const float low_bias = at_row(e.bias, row, 0.0f);
       const float high_bias = at_row(e.bias, row + 8, 0.0f);
 #pragma unroll
@@ -190,7 +193,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
 #pragma unroll
             for (int q = 0; q < 4; ++q) {
               const float* s = sums + part * (S::kPart / 2) + (j + q) * 4;
-              const float2 t = *reinterpret_cast<const float2*>(&token_scales[group][(j + q) * 8 + lane % 4 * 2]);
+              const float2 t = load_shared_pair(scales_at + (j + q) * 32);
               const float a = act(s[0] * low_scale * t.x * e.scale + low_bias);
               const float b = act(s[1] * low_scale * t.y * e.scale + low_bias);
               const float c = s[2] * high_scale * t.x * e.scale + high_bias;
@@ -223,26 +226,30 @@ __global__ void __launch_bounds__(S::kThreads, 1)
           leave([](float x) { return silu(x); });
         else
           leave([&](float x) { return activate(e.activation, x, 0.0f); });
-        Eight<T> more[kPieces];
-        if (e.residual) {
-#pragma unroll
-          for (int i = 0; i < kPieces; ++i)
-            if (inside(part, i)) more[i] = *reinterpret_cast<const Eight<T>*>(residual_at(part, i));
-        }
         meet();
-#pragma unroll
-        for (int i = 0; i < kPieces; ++i) {
-          if (!inside(part, i)) continue;
-          const int token = token_of(i);
-          const int eight = eight_of(i);
-          const int turned = eight ^ ((p.gated ? token / 2 : token) & swizzle);
-          Eight<T> value = load_shared_eight_as<Eight<T>>(staged + token * pitch + turned * 16);
+        constexpr int kBatch = 4;  // residuals on their way together
+#pragma unroll 1
+        for (int first = 0; first < kPieces; first += kBatch) {
+          Eight<T> more[kBatch];
           if (e.residual) {
 #pragma unroll
-            for (int j = 0; j < 8; ++j) value.v[j] = from_float<T>(to_float(value.v[j]) + to_float(more[i].v[j]));
+            for (int i = 0; i < kBatch; ++i)
+              if (inside(part, first + i)) more[i] = *reinterpret_cast<const Eight<T>*>(residual_at(part, first + i));
           }
-          const std::int64_t m = first_token + part * S::kPart + token;
-          *reinterpret_cast<Eight<T>*>(static_cast<T*>(p.out) + m * p.out_stride + first_column + eight * 8) = value;
+#pragma unroll
+          for (int i = 0; i < kBatch; ++i) {
+            if (!inside(part, first + i)) continue;
+            const int token = token_of(first + i);
+            const int eight = eight_of(first + i);
+            const int turned = eight ^ ((p.gated ? token / 2 : token) & swizzle);
+            Eight<T> value = load_shared_eight_as<Eight<T>>(staged + token * pitch + turned * 16);
+            if (e.residual) {
+#pragma unroll
+              for (int j = 0; j < 8; ++j) value.v[j] = from_float<T>(to_float(value.v[j]) + to_float(more[i].v[j]));
+            }
+            const std::int64_t m = first_token + part * S::kPart + token;
+            *reinterpret_cast<Eight<T>*>(static_cast<T*>(p.out) + m * p.out_stride + first_column + eight * 8) = value;
+          }
         }
       }
     }
