@@ -396,10 +396,10 @@ void Program::build_instructions() {
     by_rows_.push_back(!node.outputs.empty() && graph_.values[index(node.outputs[0])].type.lead == Lead::rows);
   }
   for (std::size_t i = 0; i + 1 < instructions_.size(); ++i) {
-    Instruction& norm = instructions_[i];
-    const Instruction& next = instructions_[i + 1];
-    if ((std::holds_alternative<device::RmsNorm>(*norm.op) || std::holds_alternative<device::AddRmsNorm>(*norm.op)) &&
-        next.linear && std::holds_alternative<device::Linear>(*next.op) && next.in[0].data == norm.out.back().data)
+    device::OpCall& norm = instructions_[i];
+    const device::OpCall& next = instructions_[i + 1];
+    if ((std::holds_alternative<device::RmsNorm>(norm.op) || std::holds_alternative<device::AddRmsNorm>(norm.op)) &&
+        next.linear && std::holds_alternative<device::Linear>(next.op) && next.in[0].data == norm.out.back().data)
       norm.linear = next.linear;
   }
   tap_places_.clear();

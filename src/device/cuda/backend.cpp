@@ -322,6 +322,7 @@ void CudaBackend::pack_codes(DeviceLinear& packed, const quant::Format& format,
         "The checkpoint is damaged, or was saved from a training that diverged.");
   packed.bytes = code_bytes(format, rows, depth);
   packed.weight = allocate(packed.bytes);
+  if (format.scales_sums()) packed.bytes += factors;
   packed.data = packed.weight->data();
   tile_codes(context_, format, plain, packed.weight->data(), rows, depth);
   synchronize();

@@ -5,7 +5,7 @@
 //
 // Hopper adds products of float8 with fewer bits than float32 has: of sums of random numbers, 1.4e-3 is lost along K = 4096 and
 // 2.9e-3 along 14336 (root mean squares, relative, measured on an H200), where rounding to bfloat16 costs 1.7e-3 and the codes
-// themselves 3.7e-2. Taking sums out every 128 numbers keeps 1.3e-4 and costs a quarter of the speed; nothing here does.
+// themselves 3.7e-2. Taking sums out every 128 numbers would keep 1.3e-4 and take 15 to 25 % longer for 2048 tokens: left alone.
 
 #include <algorithm>
 
@@ -122,12 +122,16 @@ void launch_float8(const Context& c, const View& codes, const DeviceLinear& l, c
   if (p.tokens <= 32) return launch_shape<T, Shape<W, 64, 32, 8, 2>>(c, codes, l, p, streaming);
   if (p.tokens <= 64) return launch_shape<T, Shape<W, 64, 64, 6, 2>>(c, codes, l, p, streaming);
   const int medium = (p.rows + 127) / 128 * ((p.tokens + 127) / 128);
-  const bool whole = !c.deterministic || streaming == 1;  // else K is cut as for few tokens
-  if (p.tokens > 128 && medium >= kTargetBlocks - 42 && whole && p.direct)
-    return staying_rounds<256>(c, p) <= staying_rounds<128>(c, p) ? launch_staying<T, 256>(c, codes, p)
-                                                                  : launch_staying<T, 128>(c, codes, p);
-  const int splits = c.deterministic ? streaming : splits_for(medium, tiles, p.tokens > 128 ? 4 : 8);
-  launch_shape<T, Shape<W, 128, 128, 3, 2>>(c, codes, l, p, splits);
+  // deterministic: K is cut as for few tokens, whatever else is in the step.
+  if (c.deterministic && streaming > 1) return launch_shape<T, Shape<W, 128, 128, 3, 2>>(c, codes, l, p, streaming);
+  // So few blocks that each has a multiprocessor, and its memory, for itself.
+  const int splits = c.deterministic ? 1 : splits_for(medium, tiles, 8, 1);
+  if (splits > 1) return launch_shape<T, Shape<W, 128, 128, 6, 1>>(c, codes, l, p, splits);
+  if (p.tokens <= 128 || !p.direct) return launch_shape<T, Shape<W, 128, 128, 3, 2>>(c, codes, l, p, 1);
+  if (staying_rounds<256>(c, p) <= staying_rounds<128>(c, p))
+    launch_staying<T, 256>(c, codes, p);
+  else
+    launch_staying<T, 128>(c, codes, p);
 }
 
 }  // namespace

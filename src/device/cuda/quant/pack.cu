@@ -88,7 +88,8 @@ __global__ void tile_codes_kernel(quant::Format format, PlainCodes from, std::ui
   const int width = format.group == 0 ? depth : format.group;
   const int groups = (depth + width - 1) / width;
   std::uint32_t value = 0;
-  if (format.dynamic) {  // rows of 128 codes, whose 16-byte columns are permuted by the row: as they lie in shared memory
+  if (format
+          .dynamic) {  // rows of 128 codes, whose 16-byte columns are permuted by the row: as they lie in shared memory
     const std::int64_t row = first_row + warp * 16 + word / 32;
     const int at = first_k + (word % 32 / 4 ^ static_cast<int>(row % 8)) * 16 + word % 4 * 4;
     for (int j = 0; j < 4; ++j)
