@@ -1,7 +1,12 @@
 // Linear on every instruction set: against the reference over sizes, dtypes, parts and epilogues, and the promise that
 // a row's result is the same bits in any batch, with any number of threads.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include "check.h"
 #include "device_case.h"
+#include "quant/format.h"
 
 namespace {
 
@@ -164,5 +169,72 @@ TEST("weights that are not row-major or not of a kernel's dtype are converted wh
     CHECK_THROWS_WITH(backend.cpu().pack_linear(parts), fastllm::core::Error, "4 input features and another 5");
     const device::LinearPart bias{Tensor::empty(DType::f32, {4, 4}), Tensor::empty(DType::f32, {5})};
     CHECK_THROWS_WITH(backend.cpu().pack_linear({&bias, 1}), fastllm::core::Error, "[5]");
+  });
+}
+
+TEST("inputs become float8 where the format says so, and what is not finite spoils its own token") {
+  // Every number that e4m3 has, by its definition, in order; 480 would be the NaN.
+  std::vector<double> numbers{0.0};
+  for (int exponent = -6; exponent <= 8; ++exponent)
+    for (int eighths = 0; eighths < 8; ++eighths) {
+      if (exponent == -6 && eighths > 0) numbers.push_back(std::ldexp(eighths / 8.0, -6));
+      if (exponent != 8 || eighths < 7) numbers.push_back(std::ldexp(1.0 + eighths / 8.0, exponent));
+    }
+  std::ranges::sort(numbers);
+  const auto nearest = [&](double x) {
+    std::size_t best = 0;
+    for (std::size_t i = 1; i < numbers.size(); ++i) {
+      const double nearer = std::abs(std::abs(x) - numbers[best]) - std::abs(std::abs(x) - numbers[i]);
+      if (nearer > 0 || (nearer == 0 && i % 2 == 0)) best = i;
+    }
+    return std::copysign(numbers[best], x);
+  };
+  CHECK_EQ(numbers.size(), std::size_t{127});
+  for_each_backend([&](Backend& backend, Random& random) {
+    const std::int64_t depth = 77;
+    const std::int64_t columns = 9;
+    const std::int64_t tokens = 6;
+    const Array weight = random.array(DType::f32, {columns, depth});
+    const Array x = random.array(DType::f32, {tokens, depth + 3}, 5.0);
+    const View rows = x.window({tokens, depth}, {depth + 3, 1}, 1);
+    auto* at = static_cast<float*>(rows.data);
+    for (std::int64_t k = 0; k < depth; ++k) at[2 * (depth + 3) + k] = 0.0f;
+    at[3 * (depth + 3) + 70] = std::numeric_limits<float>::quiet_NaN();
+    at[4 * (depth + 3) + 1] = -std::numeric_limits<float>::infinity();
+    const View& w = weight.view();
+    const Tensor whole(
+        std::make_shared<fastllm::core::Storage>(w.data, static_cast<std::size_t>(columns * depth) * sizeof(float),
+                                                 fastllm::core::Place{}, nullptr),
+        DType::f32, {columns, depth});
+    const device::LinearPart part{whole, {}};
+    const auto format = fastllm::quant::format_of("fp8_dynamic");
+    const auto packed = backend.cpu().pack_linear({&part, 1}, {.format = format});
+    const Tensor rounded = fastllm::quant::rounded(format, whole);
+    const Array y = random.array(DType::f32, {tokens, columns});
+    const View in[] = {rows};
+    const View out[] = {y.view()};
+    const device::Op op = device::Linear{};
+    backend.cpu().run({op, in, out, packed.get()}, nullptr);
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      const float* from = at + t * (depth + 3);
+      float most = 0.0f;
+      for (std::int64_t k = 0; k < depth; ++k) most = std::max(most, std::abs(from[k]));
+      for (std::int64_t n = 0; n < columns; ++n) {
+        const double got = static_cast<const float*>(y.view().data)[t * columns + n];
+        if (t == 3 || t == 4) {
+          CHECK(std::isnan(got));
+          continue;
+        }
+        double want = 0.0;
+        double size = 1e-6;
+        for (std::int64_t k = 0; k < depth && most > 0.0f; ++k) {
+          const double code = nearest(static_cast<double>(from[k] * (448.0f / most)));
+          const double term = code * (most / 448.0f) * rounded.as<float>()[n * depth + k];
+          want += term;
+          size += std::abs(term);
+        }
+        CHECK(std::abs(got - want) <= 1e-6 * size);
+      }
+    }
   });
 }

@@ -179,7 +179,8 @@ void linear_fp8_dynamic(const Context& c, const device::Linear& op, const View& 
            static_cast<const __nv_bfloat16*>(x.data), x.stride[0], codes, pitch, scales, static_cast<int>(depth));
   };
   if (c.coded != x.data) {  // else the norm before made them
-    if (depth <= kAtOnce * kMostThreads)
+    // Many tokens: blocks of half the size, of which more take turns in reading and writing.
+    if (depth <= (tokens > 64 ? kMostThreads / 2 : kMostThreads) * kAtOnce)
       run(codes_kernel<1>, 1);
     else if (depth <= 2 * kAtOnce * kMostThreads)
       run(codes_kernel<2>, 2);
