@@ -79,8 +79,9 @@ FASTLLM_BOTH Group group_of(Code code, bool asymmetric, bool rounded, float low,
   return g;
 }
 
-// What turns a token's numbers into e4m3 codes: code = e4m3(x * inverse), and a sum of products of codes times `scale` is one of
-// numbers. `most`: the largest size among them; where that is not finite nothing is, and both are NaN. Sizes below 2^-64 count as 0.
+// What turns a token's numbers into e4m3 codes: code = e4m3(x * inverse), and a sum of products of codes times `scale`
+// is one of numbers. `most`: the largest size among them; where that is not finite nothing is, and both are NaN. Sizes
+// below 2^-64 count as 0.
 struct TokenScale {
   float scale, inverse;
 };

@@ -3,7 +3,7 @@
 // numbers along a row share a scale. Backends read formats with kernels of their own, or fall back to `dequantize`.
 //
 //   fp8   fp8_g128                     float8 e4m3, a scale per row or per 32, 64, 128 numbers of a row
-//   fp8_dynamic                        fp8, and what it is multiplied with becomes float8, too, a scale per token (below)
+//   fp8_dynamic                        fp8, and inputs become float8, too, with a scale per token (below)
 //   int8  int8_g32 int8_g64 int8_g128  -127 to 127 steps, a scale per row or group
 //   int4  int4_g32 int4_g64 int4_row   16 levels, a scale per group (128 where no other is named) or row
 //   int4_asym ...                      the same with a zero point: for weights that lean to one side
@@ -11,9 +11,9 @@
 // Scales of rows are float32 and multiply the sum of a product; scales of groups are bfloat16 and multiply the number, which is
 // then rounded to the weight's dtype: reference and kernels alike.
 //
-// fp8_dynamic (compressed-tensors' FP8_DYNAMIC): a product first makes e4m3 codes of its inputs, with a float32 scale a token
-// that is the largest size in it over 448 (`TokenScale` of encode.h), and multiplies codes with codes. Inputs are rounded
-// on every device, so that a model answers the same everywhere.
+// fp8_dynamic (compressed-tensors' FP8_DYNAMIC): a product first makes e4m3 codes of its inputs, with a float32 scale a
+// token that is the largest size in it over 448 (`TokenScale` of encode.h), and multiplies codes with codes. Inputs are
+// rounded on every device, so that a model answers the same everywhere.
 
 #include <cstdint>
 #include <optional>
@@ -69,8 +69,8 @@ Quantized quantize(const Format& format, const core::Tensor& rows);
 core::Tensor dequantize(const Quantized& quantized, core::DType dtype);
 // dequantize(quantize()): what a product with the format computes with, for backends without a kernel for it.
 core::Tensor rounded(const Format& format, const core::Tensor& rows);
-// What a product with `fp8_dynamic` makes of `count` inputs, those of one token: codes times their scale. All are NaN where one is
-// not finite. `to` may be `from`.
+// What a product with `fp8_dynamic` makes of `count` inputs, those of one token: codes times their scale. All are NaN
+// where one is not finite. `to` may be `from`.
 void round_token(const float* from, float* to, std::int64_t count);
 
 }  // namespace fastllm::quant

@@ -126,8 +126,8 @@ __device__ inline float block_reduce(float x, float* scratch) {
   return R::warp(threadIdx.x % 32 < warps ? scratch[threadIdx.x % 32] : R::identity());
 }
 
-// Two units in the last place; the way that a division takes for denominators as large as e^87 costs a product's epilogue more
-// than the product.
+// Two units in the last place; the way that a division takes for denominators as large as e^87 costs a product's
+// epilogue more than the product.
 __device__ inline float silu(float x) {
   return __fdividef(x, 1.0f + __expf(-x));
 }

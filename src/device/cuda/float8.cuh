@@ -1,5 +1,6 @@
 #pragma once
-// Making float8 codes of a token's numbers (quant/encode.h says which): the largest size in a block, four codes in a word.
+// Making float8 codes of a token's numbers (quant/encode.h says which): the largest size in a block, four codes in a
+// word.
 
 #include <cstdint>
 

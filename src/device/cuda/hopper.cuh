@@ -79,8 +79,8 @@ __device__ inline void copy_bytes(std::uint32_t shared, const void* global, std:
 // ---- warpgroup products
 // ----------------------------------------------------------------------------------------------
 
-// Describes rows of 128 bytes (64 elements of 16 bits, 128 of 8; swizzled as the copy engine's 128-byte mode writes them), eight rows
-// to 1024 bytes. `shared` is 1024-aligned but for a step of 32 bytes per product along the row.
+// Describes rows of 128 bytes (64 elements of 16 bits, 128 of 8; swizzled as the copy engine's 128-byte mode writes
+// them), eight rows to 1024 bytes. `shared` is 1024-aligned but for a step of 32 bytes per product along the row.
 __device__ inline std::uint64_t tile_descriptor(std::uint32_t shared) {
   return static_cast<std::uint64_t>((shared & 0x3ffff) >> 4) | std::uint64_t{1} << 16 | std::uint64_t{64} << 32 |
          std::uint64_t{1} << 62;

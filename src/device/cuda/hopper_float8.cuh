@@ -1,8 +1,9 @@
 #pragma once
-// The product of hopper_product.cuh for float8 times float8 and many tokens: blocks that stay. A tile of the output is 128 rows of W
-// by kTokens tokens; a block takes one after the other, and the warp that copies goes on to the next tile while the sums of
-// the last are on their way out, so that neither waits for the other. Blocks at work at one time share eight tiles of tokens,
-// which stay in L2. On an H200, pairs of blocks that copy tokens for each other (multicast) were slower by a quarter.
+// The product of hopper_product.cuh for float8 times float8 and many tokens: blocks that stay. A tile of the output is
+// 128 rows of W by kTokens tokens; a block takes one after the other, and the warp that copies goes on to the next tile
+// while the sums of the last are on their way out, so that neither waits for the other. Blocks at work at one time
+// share eight tiles of tokens, which stay in L2. On an H200, pairs of blocks that copy tokens for each other
+// (multicast) were slower by a quarter.
 //
 // Sums stay in the tensor cores for the whole of K: quant/fp8_dynamic.cu says what that costs.
 

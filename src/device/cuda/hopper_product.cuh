@@ -9,8 +9,8 @@
 // time. Weights do not depend on the kernel before, so the first tiles are under way before that one has ended
 // (programmatic dependent launch).
 //
-// Numbers and float8 are read from shared memory by the product itself. Other codes become numbers on their way through registers, the
-// product's left operand (hopper_codes.cuh).
+// Numbers and float8 are read from shared memory by the product itself. Other codes become numbers on their way through
+// registers, the product's left operand (hopper_codes.cuh).
 //
 // gated: W holds gate and up rows in alternating groups of 8; out[T, N / 2] = act(gate) * up.
 

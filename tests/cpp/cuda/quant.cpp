@@ -78,8 +78,8 @@ double distance(const Tensor& a, const Tensor& b) {
   return std::sqrt(difference / size);
 }
 
-// One product on both devices; the CPU's weight is what the codes stand for, in float32, and so are its inputs where those
-// become codes, too.
+// One product on both devices; the CPU's weight is what the codes stand for, in float32, and so are its inputs where
+// those become codes, too.
 void compare(const quant::Format& format, const std::vector<std::int64_t>& rows, std::int64_t depth,
              std::int64_t tokens, device::Linear op, bool bias, DType out_dtype) {
   std::vector<device::LinearPart> exact, weights;

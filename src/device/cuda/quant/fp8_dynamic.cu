@@ -1,11 +1,13 @@
-// linear with weights and inputs of float8 e4m3 (quant::Format::dynamic). A first kernel makes codes of the inputs, a block a token:
-// the largest size of a row gives its scale; codes, [T, K] padded to 16 bytes a row, and scales [T] go to the workspace. Then
-// the product (hopper_product.cuh; hopper_float8.cuh for many tokens) multiplies codes with codes and its sums with both scales.
-// Where there is no such product, the inputs are rounded to what the codes say and multiplied as they are.
+// linear with weights and inputs of float8 e4m3 (quant::Format::dynamic). A first kernel makes codes of the inputs, a
+// block a token: the largest size of a row gives its scale; codes, [T, K] padded to 16 bytes a row, and scales [T] go
+// to the workspace. Then the product (hopper_product.cuh; hopper_float8.cuh for many tokens) multiplies codes with
+// codes and its sums with both scales. Where there is no such product, the inputs are rounded to what the codes say and
+// multiplied as they are.
 //
-// Hopper adds products of float8 with fewer bits than float32 has: of sums of random numbers, 1.4e-3 is lost along K = 4096 and
-// 2.9e-3 along 14336 (root mean squares, relative, measured on an H200), where rounding to bfloat16 costs 1.7e-3 and the codes
-// themselves 3.7e-2. Taking sums out every 128 numbers would keep 1.3e-4 and take 15 to 25 % longer for 2048 tokens: left alone.
+// Hopper adds products of float8 with fewer bits than float32 has: of sums of random numbers, 1.4e-3 is lost along K =
+// 4096 and 2.9e-3 along 14336 (root mean squares, relative, measured on an H200), where rounding to bfloat16 costs
+// 1.7e-3 and the codes themselves 3.7e-2. Taking sums out every 128 numbers would keep 1.3e-4 and take 15 to 25 %
+// longer for 2048 tokens: left alone.
 
 #include <algorithm>
 
@@ -37,8 +39,8 @@ __device__ inline std::uint32_t codes_of(std::uint32_t low, std::uint32_t high, 
 }
 #endif
 
-// x [T, depth] to codes [T, pitch] and scales [T]. A row stays in registers where kChunks x 16 numbers a thread are enough;
-// 0: rows of any length, read twice.
+// x [T, depth] to codes [T, pitch] and scales [T]. A row stays in registers where kChunks x 16 numbers a thread are
+// enough; 0: rows of any length, read twice.
 template <int kChunks>
 __global__ void __launch_bounds__(kMostThreads)
     codes_kernel(const __nv_bfloat16* x, std::int64_t x_stride, std::uint8_t* codes, std::int64_t pitch, float* scales,
