@@ -135,7 +135,7 @@ bool Gathering::add(const device::OpCall& call, const device::OpCall* norm) {
   const auto* l = dynamic_cast<const DeviceLinear*>(call.linear);
   if (!l || (!l->tiled && !l->format) || (kind_ && (kind_->dtype != l->dtype || kind_->format != l->format)))
     return false;
-  if (l->format && l->format->dynamic) return false;  // its inputs are codes
+  if (l->rounds_inputs || (l->format && l->format->dynamic)) return false;  // its inputs are codes, or rounded to them
   const View& x = norm ? norm->in[0] : call.in[0];
   const View& out = call.out[0];
   const bool floats = out.dtype == core::DType::f32 && !op->add_residual && !l->gated;
