@@ -1,7 +1,7 @@
 """The native engine. Private: the public names live in `fastllm`. Every failure raises a `fastllm.errors.FastLLMError` subclass."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -305,6 +305,21 @@ class Engine:
     def inject_fault(self, message: str) -> None:
         """Tests: the next step fails as if the device did."""
 
+class TokenRecords:
+    """Tokens taken from a request and kept native: a sequence of the rows that Request.take() gives, each made when asked for."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[tuple[Any, ...]]: ...
+    @overload
+    def __getitem__(self, index: int) -> tuple[Any, ...]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[Any, ...]]: ...
+    def text(self, start: int = 0, stop: int = -1) -> str:
+        """Their texts as one; stop -1: to the end."""
+    def runs(self, start: int = 0, stop: int = -1, *, shaded: bool = True) -> list[tuple[int, str, int]]:
+        """(step, text, tokens) of neighbours of one step of probability, 0 (90 % and more) to 9, at most 32 tokens each; without
+        shaded all steps are 0. A special token without text is a run of its own: (-1 - id, "", 1)."""
+
 class Request:
     """One sequence inside the engine. Dropping the last reference cancels it. All methods are thread-safe and none waits but wait()."""
 
@@ -325,6 +340,8 @@ class Request:
     def take(self, limit: int = -1) -> list[tuple[Any, ...]]:
         """Unread tokens, oldest first: (id, text, bytes, index, logprob | None, top, special, time_s). top: tuple of (id, text, logprob).
         time_s: seconds since submit."""
+    def take_records(self) -> TokenRecords:
+        """All unread tokens, as take(), but each row is made when asked for."""
     def wait(self, timeout_s: float) -> bool:
         """Until there is an unread token or the end, without the GIL. True if so."""
     @property

@@ -78,7 +78,7 @@ class _Answer(RequestHandle):
     def _keep(self, token: Token) -> Token:
         token = super()._keep(token)
         if token.text:
-            self._node.message = Message("assistant", self._join())
+            self._node.message = Message("assistant", self._joined())
         return token
 
     def _pop(self) -> Token | None:
@@ -94,14 +94,14 @@ class _Answer(RequestHandle):
             self._node.finish_reason = completion.finish_reason
         return token
 
-    def _read_ready(self) -> list[tuple[Any, ...]]:
+    def _read_ready(self) -> Sequence[tuple[Any, ...]]:
         rows = super()._read_ready()
-        if rows:
-            self._make_tokens()  # and with them the message
-        if self._exhausted and not self._cut and (completion := self.completion) is not None:
-            self._node.finish_reason = completion.finish_reason
-            if completion.finish_reason != "error":
-                self._node.message = Message("assistant", completion.text)
+        if len(rows):
+            self._node.message = Message("assistant", self._joined())
+        if self._exhausted and not self._cut and (ending := self._ending) is not None:
+            self._node.finish_reason = ending.finish_reason
+            if ending.finish_reason != "error":
+                self._node.message = Message("assistant", self._joined())
         return rows
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -72,6 +72,25 @@ class Ticket:
     kept: tuple[Token, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What is known of a request that has ended without looking at its tokens; attributes as in `Completion`."""
+
+    finish_reason: FinishReason
+    stop: str | int | None
+    usage: Usage
+    timing: Timing
+    seed: int
+    adapter: str | None
+    model: str
+    request_id: str
+
+    @classmethod
+    def of(cls, completion: Completion) -> Ending:
+        """That of a completion."""
+        return cls(**{name: getattr(completion, name) for name in cls.__slots__})
+
+
 class StreamText(str, Generic[_IteratorT]):
     """A stream's text so far: a `str` that, when called, gives an iterator over the text still to come.
 
@@ -110,7 +129,7 @@ class RequestHandle:
         self._ahead: deque[tuple[Any, ...]] = deque()  # taken from the engine, not yet read
         self._echo = deque((*ticket.echo, *ticket.kept))
         self._made: list[Token] = []  # the tokens read, but for those in _rows
-        self._rows: deque[tuple[Any, ...]] = deque()  # read as rows: tokens when somebody asks for them
+        self._rows: deque[Sequence[tuple[Any, ...]]] = deque()  # batches of rows: tokens when somebody asks for them
         self._last: tuple[FinishReason | None, tuple[str, bytes]] = (
             None,
             ("", b""),
@@ -165,7 +184,8 @@ class RequestHandle:
     @property
     def finish_reason(self) -> FinishReason | None:
         """Why the request ended; None until its end was read."""
-        return None if self.completion is None else self.completion.finish_reason
+        ending = self._ending
+        return None if ending is None else ending.finish_reason
 
     @property
     def cancelled(self) -> bool:
@@ -237,8 +257,9 @@ class RequestHandle:
         if self._rows or self._making.locked():
             with self._making:
                 while self._rows:
-                    row = self._rows.popleft()
-                    self._keep(_token(row, *(_NOT_LAST if self._rows else self._last)))
+                    batch = self._rows.popleft()
+                    self._made += [_token(row, *_NOT_LAST) for row in batch[:-1]]
+                    self._made.append(_token(batch[-1], *(_NOT_LAST if self._rows else self._last)))
 
     @property
     def _tokens(self) -> list[Token]:
@@ -246,14 +267,12 @@ class RequestHandle:
         return self._made
 
     def _joined(self) -> str:
-        self._make_tokens()
-        return self._join()
-
-    def _join(self) -> str:
+        """The text that was read."""
         pieces = self._pieces
-        if len(pieces) > 1:
-            pieces[:] = ["".join(pieces)]
-        return pieces[0] if pieces else ""
+        with self._making:
+            if (count := len(pieces)) > 1:
+                pieces[:count] = ["".join(pieces[:count])]  # what is appended meanwhile stays behind it
+            return pieces[0] if pieces else ""
 
     def _ended_as(self) -> dict[str, Any] | None:
         if self._end is None:
@@ -305,7 +324,7 @@ class RequestHandle:
         self._generated += 1
         return self._keep(_token(raw, None if reason == "error" else reason, tail))
 
-    def _read_ready(self) -> list[tuple[Any, ...]]:
+    def _read_ready(self) -> Sequence[tuple[Any, ...]]:
         """Reads all that is there as rows of the engine; they become tokens when somebody asks for those.
 
         For a display, which looks now and then and shares the processor with the engine. Sets `_exhausted` at the end;
@@ -317,14 +336,24 @@ class RequestHandle:
         while self._echo:
             self._keep(self._echo.popleft())
         end = self._ended_as()  # before the last look, so that nothing comes after that
-        rows = [*self._ahead, *self._request.take()]
-        self._ahead.clear()
+        records = self._request.take_records()
+        rows = cast("Sequence[tuple[Any, ...]]", records)
+        text = records.text()
+        if self._ahead:
+            text = "".join([row[1] for row in self._ahead]) + text
+            rows = [*self._ahead, *records]
+            self._ahead.clear()
         with self._making:
             self._generated += len(rows)
-            self._rows.extend(rows)
+            if len(rows):
+                self._rows.append(rows)
             if end is not None and self._rows:
                 reason = end["reason"]
                 self._last = (None if reason == "error" else reason, (end["tail_text"], end["tail_bytes"]))
+            if end is not None and self._generated and not self._exhausted:
+                text += end["tail_text"]
+            if text:
+                self._pieces.append(text)
         if end is not None:
             self._exhausted = True
             self._release()
@@ -372,21 +401,19 @@ class RequestHandle:
                 hint="close(drain=True) lets running requests finish.",
             )
 
-    def _complete(self, end: dict[str, Any]) -> Completion:
+    @property
+    def _ending(self) -> Ending | None:
+        """How it ended, once the end was read. Unlike `completion` it needs no token to be made."""
+        if self._completion is None and (self._exhausted or self._cut) and (end := self._ended_as()) is not None:
+            return self._end_of(end)
+        return None if self._completion is None else Ending.of(self._completion)
+
+    def _end_of(self, end: dict[str, Any]) -> Ending:
         ticket = self._ticket
         reason: FinishReason = end["reason"]
-        tokens = list(self._tokens)
         if self._cut and (self._ahead or self._request.unread):
             reason = "cancelled"  # it had gone on, or ended, but its reader stopped before
-        elif end["tail_text"] and tokens and tokens[-1].finish_reason is None:
-            # The end let go of withheld text after the last token was read.
-            last = tokens[-1]
-            tokens[-1] = replace(last, text=last.text + end["tail_text"], bytes=last.bytes + end["tail_bytes"])
-        text = "".join(token.text for token in tokens)
-        logprobs, top = _prompt_logprobs(ticket)
-        completion = Completion(
-            text=text,
-            tokens=tuple(tokens),
+        return Ending(
             finish_reason=reason,
             stop=end["stop"] if reason == "stop" else None,
             usage=Usage(**end["usage"]),
@@ -395,6 +422,30 @@ class RequestHandle:
             adapter=ticket.adapter,
             model=ticket.model.info.name,
             request_id=ticket.request_id,
+        )
+
+    def _complete(self, end: dict[str, Any]) -> Completion:
+        ticket = self._ticket
+        ending = self._end_of(end)
+        tokens = list(self._tokens)
+        dropped = self._cut and (self._ahead or self._request.unread)
+        if not dropped and end["tail_text"] and tokens and tokens[-1].finish_reason is None:
+            # The end let go of withheld text after the last token was read.
+            last = tokens[-1]
+            tokens[-1] = replace(last, text=last.text + end["tail_text"], bytes=last.bytes + end["tail_bytes"])
+        text = "".join(token.text for token in tokens)
+        logprobs, top = _prompt_logprobs(ticket)
+        completion = Completion(
+            text=text,
+            tokens=tuple(tokens),
+            finish_reason=ending.finish_reason,
+            stop=ending.stop,
+            usage=ending.usage,
+            timing=ending.timing,
+            seed=ending.seed,
+            adapter=ending.adapter,
+            model=ending.model,
+            request_id=ending.request_id,
             message=Message("assistant", text) if ticket.chat else None,
             prompt_token_ids=ticket.prompt_ids,
             prompt_logprobs=logprobs,

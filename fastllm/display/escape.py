@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 
 __all__ = ["bdi", "clip", "data_uri", "esc", "visible"]
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
 _PICTURES[0x7F] = "\u2421"
 _PICTURES.update(dict.fromkeys((*range(128, 160), 65534, 65535), "�"))
+_ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]")  # the keys of _PICTURES
 _VISIBLE = {0x0A: "\u21b5", 0x09: "\u21e5", 0x20: "\u2423"}
 
 
 def esc(text: object) -> str:
     """Text as HTML, good for element content and for quoted attributes; newlines and tabs stay."""
-    plain = str(text).translate(_PICTURES)
+    plain = str(text)
+    if _ODD.search(plain):
+        plain = plain.translate(_PICTURES)
     if not plain.isascii():
         plain = plain.encode("utf-8", "replace").decode("utf-8") if _has_surrogates(plain) else plain
     return html.escape(plain, quote=True)

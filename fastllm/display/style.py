@@ -41,15 +41,15 @@ text-align:start;vertical-align:top;color:inherit;background:none;max-width:48em
 .flm1 summary{cursor:pointer;color:var(--f-acc);padding:1px 0}
 .flm1 summary:focus-visible,.flm1 .flm1-k:focus-within{outline:2px solid var(--f-acc);outline-offset:1px;
 border-radius:2px}
-.flm1 .flm1-text{white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:plaintext;max-width:88ch;font-size:15px;
-line-height:1.65;color:var(--f-fg)}
+.flm1 .flm1-text,.flm1.flm1-text{white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:plaintext;max-width:88ch;
+font-size:15px;line-height:1.65;color:var(--f-fg)}
 .flm1 .flm1-k{display:inline;position:static;border-radius:2px;margin:0;padding:1px 0;cursor:default;font-weight:400;
 color:inherit;font-size:inherit;line-height:inherit}
 .flm1 .flm1-k:hover{box-shadow:0 2px 0 var(--f-acc)}
 .flm1 .flm1-k>input{display:inline!important;position:absolute;opacity:0;width:1px!important;height:1px;margin:0;
 padding:0;pointer-events:none}
 .flm1 .flm1-k:has(input:checked){box-shadow:0 2px 0 var(--f-acc)}
-.flm1 .flm1-tips{padding-bottom:var(--f-tip,9.6em)}
+.flm1 .flm1-tips,.flm1.flm1-tips{padding-bottom:var(--f-tip,9.6em)}
 .flm1 .flm1-hint,.flm1 .flm1-k:after{position:absolute;left:4px;right:4px;bottom:2px;
 height:calc(var(--f-tip,9.6em) - 8px);
 overflow:hidden;margin:0;padding:5px 9px;border:1px solid var(--f-line);border-radius:5px;background:var(--f-up);
@@ -92,6 +92,9 @@ height:auto!important;width:auto!important;margin:0!important;padding:0!importan
 font-size:inherit!important;white-space:inherit!important;color:inherit!important}
 .flm1-blk,.flm1-blk>.widget-html-content{height:auto!important;line-height:1.5!important;overflow:visible!important;
 width:auto!important;max-width:100%!important;margin:0!important}
+.flm1-view{display:grid!important;grid-template-columns:1fr auto;gap:0 8px;overflow:visible!important}
+.flm1-view>*{grid-column:1/-1;min-width:0}
+.flm1-view>:nth-child(1){grid-column:1}.flm1-view>:nth-child(2){grid-column:2;width:7em}
 .flm1-blkbox{display:block!important;overflow:visible!important;height:auto!important;width:auto!important}
 """
 

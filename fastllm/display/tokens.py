@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, get_args
 from fastllm.display.escape import bdi, clip, esc
 from fastllm.display.html import alert, progress, scroll, table
 from fastllm.display.numbers import duration, percent, rate
+from fastllm.display.rows import Rows, rows_of
 from fastllm.display.style import wrap
 from fastllm.display.writer import (
     ENTROPY_STEP,
@@ -32,7 +33,7 @@ from fastllm.errors import InvalidRequest
 from fastllm.types import Completion, Token
 
 if TYPE_CHECKING:
-    from fastllm.stream import RequestHandle
+    from fastllm.stream import Ending, RequestHandle
 
 __all__ = [
     "Shade",
@@ -55,6 +56,7 @@ __all__ = [
 _MAX_BYTES = 100_000  # of a static display
 _TABLE_BYTES = 45_000
 _LEAST_ROW_BYTES = 150
+_RUN_BYTES = 60  # around a run that begins where the last token with a tip ends
 
 
 def check_shade(shade: str) -> Shade:
@@ -102,10 +104,6 @@ def tip_text(token: Token, since_s: float | None = None) -> str:
     return tip_of(as_row(token), since_s)
 
 
-def _as_rows(tokens: Sequence[Token] | Sequence[Row]) -> list[Row]:
-    return [token if isinstance(token, tuple) else as_row(token) for token in tokens]
-
-
 def chunk_parts(
     tokens: Sequence[Token] | Sequence[Row],
     *,
@@ -122,15 +120,14 @@ def chunk_parts(
         shade=shade, group=group, tips=tips, special_name=special_name, cached=cached, prompt_tokens=prompt_tokens,
         before_s=None if before is None else before.time_s,
     )  # fmt: skip
-    writer.write(_as_rows(tokens))
-    return writer.parts
+    return writer.write(rows_of(tokens))
 
 
-def chunk_html(parts: Sequence[str], first: int) -> str:
-    """Tokens as a piece of running text: one group for the keyboard."""
+def chunk_html(parts: Sequence[str], first: int, count: int | None = None) -> str:
+    """Tokens as a piece of running text: one group for the keyboard. ``count``: how many, if not one a part."""
     if not parts:
         return ""
-    name = f"tokens {first + 1} to {first + len(parts)}"
+    name = f"tokens {first + 1} to {first + (len(parts) if count is None else count)}"
     return f'<span role="radiogroup" aria-label="{name}">{"".join(parts)}</span>'
 
 
@@ -213,7 +210,7 @@ def waiting_html(*, ahead: int | None = None, queued: int = 0, done: int = 0, to
 def table_html(tokens: Sequence[Token] | Sequence[Row], *, max_bytes: int = _TABLE_BYTES, open_: bool = False) -> str:
     """The tokens as a table behind a summary; cut at ``max_bytes`` with a sentence that says so."""
     rows, used = [], 0
-    entries = _as_rows(tokens[: max_bytes // _LEAST_ROW_BYTES + 1])
+    entries = rows_of(tokens[: max_bytes // _LEAST_ROW_BYTES + 1])
     for entry, gap in zip(entries, gaps_of(entries), strict=True):
         row = table_row_of(entry, gap)
         used += len(row.encode())
@@ -254,12 +251,11 @@ def static_html(
         cached: As in `level`.
         prompt_tokens: As in `level`.
         group: As in `TokenWriter`.
-        parts: The HTML of the first tokens, if a writer with the same arguments has made it already.
+        parts: The HTML of the first tokens with tips, if a writer with the same arguments has made it already.
         max_bytes: Most bytes; less is told of the later tokens then, with a sentence that says so.
     """
-    entries = _as_rows(tokens)
-    has_logprobs = any(row[4] is not None for row in entries)
-    if not has_logprobs and shade in ("probability", "entropy", "rank"):
+    entries = rows_of(tokens)
+    if shade in ("probability", "entropy", "rank") and all(row[4] is None for row in reversed(entries)):
         shade = "off"
     twin = table_html(entries, max_bytes=int(max_bytes * 0.4)) if entries else ""
     rows = "".join(f"<tr><th>{esc(name)}</th><td>{bdi(clip(str(value), 400))}</td></tr>" for name, value in facts)
@@ -267,11 +263,12 @@ def static_html(
     alarm = alert(error) if error else ""
     rest = f'{legend_html(shade)}<p class="flm1-use">{esc(usage)}</p>{settings}{twin}'
     room = max_bytes - len(rest.encode()) - len(alarm.encode()) - 10_500  # for the stylesheet
-    options = {"shade": shade, "special_name": special_name, "cached": cached, "prompt_tokens": prompt_tokens}
-    if parts is None:
-        parts = chunk_parts(entries, group=group, tips=True, **options)  # type: ignore[arg-type]
-    plain = chunk_parts(entries, tips=False, **options)  # type: ignore[arg-type]
-    body, notes, pointed = _fit(parts, plain, room)
+    known = parts or ()
+    writer = TokenWriter(
+        shade=shade, group=group, special_name=special_name, cached=cached, prompt_tokens=prompt_tokens,
+        before_s=entries[len(known) - 1][7] if known else None,
+    )  # fmt: skip
+    body, notes, pointed = _fit(entries, known, writer, room)
     if text is not None and not tokens:
         shown = esc(clip(text, room))
         notes = [] if len(text) <= room else [f"The text ends after {room} of {len(text)} characters."]
@@ -285,29 +282,32 @@ def static_html(
     return wrap(f"{answer}{said}{alarm}{rest}", label="generated text")
 
 
-def _fit(full: Sequence[str], plain: Sequence[str], room: int) -> tuple[str, list[str], int]:
+def _fit(rows: Rows, known: Sequence[str], writer: TokenWriter, room: int) -> tuple[str, list[str], int]:
     """As many tokens with tips as fit, then such without, then none: HTML, sentences, how many have tips."""
-    costs = [len(part.encode()) for part in plain]
-    total, notes = sum(costs), []
-    shown = len(plain)
-    while shown and total > room:
-        shown -= 1
-        total -= costs[shown]
-    if shown < len(plain):
-        notes.append(f"The text ends after {shown} of {len(plain)} tokens: more would make this copy too long.")
-    pointed = 0
-    for part, cost in zip(full[:shown], costs, strict=False):
-        total += len(part.encode()) - cost
-        if total > room:
+    notes: list[str] = []
+    shown = total = 0
+    for html, count in writer.runs(rows, 0, len(rows)):
+        if total + len(html.encode()) > room:
+            notes.append(f"The text ends after {shown} of {len(rows)} tokens: more would make this copy too long.")
             break
-        pointed += 1
-    if pointed < shown and full:
-        notes.append(f"Alternatives are shown for the first {pointed} of {len(plain)} tokens.")
-    return chunk_html(full[:pointed], 0) + "".join(plain[pointed:shown]), notes, pointed
+        total += len(html.encode())
+        shown += count
+    pointed: list[str] = []
+    for place in range(shown):
+        row = rows[place]
+        part = known[place] if place < len(known) else writer.write([row])[0]
+        total += len(part.encode()) - len(row[1].encode("utf-8", "replace"))  # its text is counted already
+        if total > room - _RUN_BYTES:
+            break
+        pointed.append(part)
+    if len(pointed) < shown:
+        notes.append(f"Alternatives are shown for the first {len(pointed)} of {len(rows)} tokens.")
+    rest = "".join(html for html, _ in writer.runs(rows, len(pointed), shown))
+    return chunk_html(pointed, 0) + rest, notes, len(pointed)
 
 
-def completion_usage(completion: Completion) -> str:
-    """The line of numbers of a completion."""
+def completion_usage(completion: Completion | Ending) -> str:
+    """The line of numbers of a request that has ended."""
     end = completion.finish_reason + ("" if completion.stop is None else f" ({completion.stop!r})")
     return usage_line(
         tokens=completion.usage.completion_tokens,
@@ -320,8 +320,8 @@ def completion_usage(completion: Completion) -> str:
     )
 
 
-def completion_facts(completion: Completion) -> list[tuple[str, object]]:
-    """Names and values of everything else about a completion."""
+def completion_facts(completion: Completion | Ending) -> list[tuple[str, object]]:
+    """Names and values of everything else about a request that has ended."""
     timing = completion.timing
     spent = (("queue", timing.queue_s), ("prefill", timing.prefill_s), ("decode", timing.decode_s))
     facts: list[tuple[str, object]] = [

@@ -1,8 +1,9 @@
 """Tokens into HTML, fast: what can be known of a token before it comes is made once and remembered.
 
 A live display writes every token of an answer, while the engine needs the same processor. So nothing is formatted or
-escaped twice: texts are kept by token, numbers come from tables, and a token costs little more than joining a dozen
-strings. The engine's own records are read as they are; `Token` objects are made into such records first.
+escaped twice: texts are kept by token, numbers come from tables, and a token that can be pointed at costs little more
+than joining a dozen strings. One that cannot is part of a run (`fastllm.display.rows`). The engine's own records are
+read as they are; `Token` objects are made into such records first.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fastllm.display.escape import clip, esc, visible
 from fastllm.display.numbers import duration, percent, text_bar
 from fastllm.types import Token
+
+if TYPE_CHECKING:
+    from fastllm.display.rows import Rows
 
 __all__ = [
     "Row",
@@ -40,7 +44,6 @@ ALTERNATIVES = 6  # lines of a tip
 ENTROPY_STEP = 0.4  # bits a shade
 
 _exp = math.exp
-_LOG_9_TENTHS = math.log(0.9)
 _PERCENTS = [percent(k / 1000) for k in range(1001)] + [percent(1e-9)]
 _LINES = [f"{words:>7} {text_bar(k / 1000 if k <= 1000 else 0.0)} " for k, words in enumerate(_PERCENTS)]
 _PERCENTS_HTML = [esc(words) for words in _PERCENTS]
@@ -177,7 +180,6 @@ class TokenWriter:
 
     Attributes:
         parts: The HTML of each token written so far.
-        tipped: How many of these, from the first on, can be pointed at.
         group: Name shared by the tokens among which the arrow keys move.
     """
 
@@ -204,63 +206,56 @@ class TokenWriter:
             before_s: When the token before the first came.
         """
         self.parts: list[str] = []
-        self.tipped = 0
         self.group = group
         self._shade: Shade = shade
         self._tips = tips
         self._special = special_name
+        self._chips: dict[int, str] = {}
         self._cached, self._prompt_tokens = cached, prompt_tokens
         self._before_s = before_s
         # The notebook's own shortcuts would take the arrow keys otherwise: it asks the focused element itself.
         self._radio = f'<input type="radio" hidden data-lm-suppress-shortcuts name="{group}" aria-label="'
 
-    def write(self, rows: Iterable[Row], *, plain: bool = False) -> None:
-        """Adds tokens.
+    def write(self, rows: Iterable[Row]) -> list[str]:
+        """Adds tokens to `parts`; returns what was added."""
+        fresh = list(map(self._tipped if self._tips else self._plain, rows))
+        self.parts += fresh
+        return fresh
 
-        Args:
-            rows: The next ones.
-            plain: Whether these cannot be pointed at, whatever holds for the others: that takes a fifth of the time.
-        """
-        parts = self.parts
-        if plain or not self._tips:
-            if self._shade == "probability":
-                parts += map(self._plain_by_probability, rows)
+    def one(self, row: Row, *, tip: bool = True) -> str:
+        """The HTML of a token that may yet change, as what comes next; it is not added."""
+        before_s = self._before_s
+        try:
+            return self._tipped(row) if tip and self._tips else self._plain(row)
+        finally:
+            self._before_s = before_s
+
+    def runs(self, rows: Rows, start: int, stop: int) -> list[tuple[str, int]]:
+        """Tokens that cannot be pointed at: the HTML of neighbours of one shade, and how many they are. Not added."""
+        runs = rows.runs(start, stop, shade=self._shade, cached=self._cached, prompt_tokens=self._prompt_tokens)
+        found = []
+        for step, text, count in runs:
+            if step > 0:
+                found.append((f'<span class="s{step}">{esc(text)}</span>', count))
             else:
-                parts += map(self._plain, rows)
-            return
-        whole = self.tipped == len(parts)
-        parts += map(self._tipped, rows)
-        if whole:
-            self.tipped = len(parts)
-
-    def rewrite_last(self, row: Row) -> None:
-        """Writes the last token anew: its end let go of text that was withheld."""
-        if self.parts:
-            tipped = "data-tip" in self.parts.pop()
-            self.tipped = min(self.tipped, len(self.parts))
-            self._before_s = None
-            self.write([row], plain=not tipped)
+                found.append((esc(text) if step == 0 else self._chip(-1 - step, ()), count))
+        return found
 
     def _level(self, row: Row) -> str:
         return _LEVELS[level_of(row, self._shade, cached=self._cached, prompt_tokens=self._prompt_tokens)]
 
+    def _chip(self, id_: int, top: Sequence[tuple[int, str, float]]) -> str:
+        if id_ not in self._chips:
+            name = _special_name(id_, top) if self._special is None else self._special(id_)
+            self._chips[id_] = f'<span class="flm1-sp">{esc(clip(name, 40))}</span>'
+        return self._chips[id_]
+
     def _text(self, row: Row) -> str:
-        if row[6] and not row[1]:
-            name = _special_name(row[0], row[5]) if self._special is None else self._special(row[0])
-            return f'<span class="flm1-sp">{esc(clip(name, 40))}</span>'
-        return _text_html(row[1])
+        return self._chip(row[0], row[5]) if row[6] and not row[1] else _text_html(row[1])
 
     def _plain(self, row: Row) -> str:
         kind = self._level(row)
         return f'<span class="{kind[1:]}">{self._text(row)}</span>' if kind else self._text(row)
-
-    def _plain_by_probability(self, row: Row) -> str:
-        """As `_plain`; the usual case has its own code because fast streams are written by it."""
-        logprob = row[4]
-        text = _text_html(row[1]) if row[1] or not row[6] else self._text(row)
-        if logprob is None or logprob > _LOG_9_TENTHS:
-            return text
-        return f'<span class="s{min(9, int((1.0 - _exp(logprob)) * 10))}">{text}</span>'
 
     def _tipped(self, row: Row) -> str:
         id_, text, _, index, logprob, top, _, time_s = row

@@ -14,13 +14,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from fastllm.widgets._view import stock
+from fastllm.widgets._view import common, stock
 
 __all__ = ["clicked", "how_to_interrupt", "stop_button"]
 
 
 def stop_button(action: Callable[..., None], description: str = "Stop", tooltip: str = "", **options: Any) -> Any:
     """A button for an action that may run in any thread, at once, and more than once."""
+    options.setdefault("style", common("button", stock().ButtonStyle))
+    options.setdefault("layout", common("layout", stock().Layout))
     button = stock().Button(description=description, icon="stop", tooltip=tooltip, **options)
     button.on_click(action)
     if hasattr(button.comm, "_reply_subshell_for"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastllm.display.writer import Row, as_row
+from fastllm.display.rows import Rows, rows_of
 from fastllm.errors import FastLLMError, StreamBusy
 from fastllm.types import Token
 
@@ -52,17 +54,18 @@ class StreamSource:
                 hint="Show a stream instead of reading it, or make a second one.",
             )
         self.handle = handle
-        self.rows: list[Row] = []
+        self.rows = Rows()
         self.made = 0
         self.first_s: float | None = None
         self.last_s = 0.0
         self._timed = 0
-        self._texts: list[str] = []
+        self._marks: deque[tuple[float, int]] = deque(maxlen=64)  # how many there were, and when
+        self._text = ""
         self._joined = 0
         self.tail = False
         self.error: Exception | None = None
         self.ended = handle.completion is not None or handle._exhausted
-        self._note([as_row(token) for token in handle._tokens])
+        self._note(rows_of(handle._tokens)[:])
         self._in_step = handle._ticket.lookahead == 0
         if not self.ended:
             handle._busy = True  # type: ignore[attr-defined]
@@ -77,10 +80,9 @@ class StreamSource:
     @property
     def text(self) -> str:
         """What was read, as text."""
-        self._texts += [row[1] for row in self.rows[self._joined :]]
+        self._text += self.rows.text(self._joined)
         self._joined = len(self.rows)
-        self._texts[:] = ["".join(self._texts)]
-        return self._texts[0]
+        return self._text
 
     @property
     def urgent(self) -> bool:
@@ -102,12 +104,8 @@ class StreamSource:
         whole = (self._timed - 1) / spent
         if spent <= 2 * _WINDOW_S:
             return whole, 0.0
-        recent = 0
-        for row in reversed(self.rows):
-            if (row[7] or 0.0) <= self.last_s - _WINDOW_S:
-                break
-            recent += 1
-        return whole, recent / _WINDOW_S
+        time_s, before = next(mark for mark in reversed(self._marks) if mark[0] <= self.last_s - _WINDOW_S)
+        return whole, (self._timed - before) / (self.last_s - time_s)
 
     def read(self) -> int:
         """Takes what there is; sets `ended` and `error`. Does not wait. Returns how many tokens came."""
@@ -116,22 +114,27 @@ class StreamSource:
         handle = self.handle
         if self._in_step:
             handle._ask()
-        begun = [as_row(token) for token in handle._echo]  # the prompt, or what a fork keeps
+        begun = rows_of(list(handle._echo))  # the prompt, or what a fork keeps
         fresh = handle._read_ready()
         if not handle._echo:
-            self._note(begun)
+            self._note(begun[:])
         self._note(fresh)
-        if fresh:
+        if len(fresh):
             self._timed += len(fresh)
-            self.first_s = fresh[0][7] if self.first_s is None else self.first_s
             self.last_s = fresh[-1][7]
+            if self.first_s is None:
+                self.first_s = fresh[0][7]
+                self._marks.append((self.first_s, 1))
+            if self.last_s > self._marks[-1][0] + _WINDOW_S / 16:
+                self._marks.append((self.last_s, self._timed))
         if handle._exhausted:
             self._end()
         return len(fresh)
 
-    def _note(self, rows: list[Any]) -> None:
-        self.rows += rows
-        self.made += len(rows) if not rows or rows[0][3] >= 0 else sum(row[3] >= 0 for row in rows)
+    def _note(self, rows: Sequence[Any]) -> None:
+        self.rows.add(rows)
+        if len(rows):
+            self.made += len(rows) if rows[0][3] >= 0 else sum(row[3] >= 0 for row in rows)
 
     def _end(self) -> None:
         self.ended = True
@@ -148,4 +151,6 @@ class StreamSource:
         if end is not None and end["tail_text"] and self.made:  # withheld until the end
             self.tail = True
             id_, text, data, *rest = self.rows[-1]
-            self.rows[-1] = (id_, text + end["tail_text"], data + end["tail_bytes"], *rest)
+            self.rows.replace_last((id_, text + end["tail_text"], data + end["tail_bytes"], *rest))
+            if self._joined == len(self.rows):
+                self._text += end["tail_text"]

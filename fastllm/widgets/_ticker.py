@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 __all__ = ["UPDATES_PER_S", "Pace", "Ticking", "add", "live"]
@@ -32,12 +33,14 @@ _lock = threading.Lock()
 _views: list[Ticking] = []
 _thread: threading.Thread | None = None
 _news = threading.Event()
+_when_idle: Callable[[], None] | None = None
 
 
-def add(view: Ticking) -> None:
-    """Looks after a display from now on. From any thread."""
-    global _thread
+def add(view: Ticking, when_idle: Callable[[], None] | None = None) -> None:
+    """Looks after a display from now on. From any thread. ``when_idle`` is for work that is best done without any."""
+    global _thread, _when_idle
     with _lock:
+        _when_idle = when_idle or _when_idle
         _views.append(view)
         if _thread is None or not _thread.is_alive():
             _thread = threading.Thread(target=_run, name="fastllm-display", daemon=True)
@@ -74,6 +77,8 @@ def _run() -> None:
             if not view.tick(time.monotonic()):
                 with _lock:
                     _views.remove(view)
+        if not _views and _when_idle is not None:
+            _when_idle()
         with _lock:
             if not _views:
                 _thread = None

@@ -12,7 +12,7 @@ import threading
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from anyio import move_on_after
@@ -20,11 +20,13 @@ from anyio import move_on_after
 from fastllm._loops import LoopGone, current_loop
 from fastllm.widgets import _ticker
 
-__all__ = ["View", "alarm", "freeze_all", "html_widget", "in_notebook", "page", "stock"]
+__all__ = ["View", "alarm", "box_widget", "common", "freeze_all", "html_widget", "in_notebook", "page", "stock"]
 
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 _HEARTBEAT_S = 0.2
 _KEPT = 16  # widgets of finished views that stay open, for pages that cannot take a frozen copy
 _finished: deque[Any] = deque()
+_shared: dict[str, Any] = {}
 _shown: weakref.WeakSet[View] = weakref.WeakSet()
 
 
@@ -68,12 +70,25 @@ def page() -> Any:
     return importlib.import_module("IPython.display")
 
 
+def common(kind: str, make: Callable[[], Any]) -> Any:
+    """A layout or a style that all plain parts of a kind have: fewer objects, fewer messages."""
+    part = _shared.get(kind)
+    if part is None or part.comm is None:  # closed, say by Widget.close_all()
+        part = _shared[kind] = make()
+    return part
+
+
 def html_widget(value: str = "", *classes: str, **options: Any) -> Any:
     """An ipywidgets.HTML that takes the height of what is in it."""
-    widget = stock().HTML(value=value, **options)
-    for name in classes:
-        widget.add_class(name)
-    return widget
+    html = stock().HTML
+    options.setdefault("layout", common("layout", stock().Layout))
+    options.setdefault("style", common("style", lambda: html(layout=options["layout"]).style))
+    return html(value=value, _dom_classes=classes, **options)
+
+
+def box_widget(children: Sequence[Any], *classes: str) -> Any:
+    """An ipywidgets.Box whose looks are in the stylesheet."""
+    return stock().Box(tuple(children), _dom_classes=classes, layout=common("layout", stock().Layout))
 
 
 class View:
@@ -109,6 +124,10 @@ class View:
         """Text and HTML of the present state."""
         raise NotImplementedError
 
+    def _words(self) -> str:
+        """Text of the present state."""
+        return self._static()[0]
+
     def _look(self, now: float) -> bool:
         """Reads and redraws; False at the end. Called with the lock held."""
         return False
@@ -136,16 +155,14 @@ class View:
             self._cell = None
             return
         static = (self.frozen and self.runs) or not in_notebook()  # before the look: it may end meanwhile
-        text, html = self._static()
         if static:
+            text, html = self._static()
             page().display({"text/plain": text, **({"text/html": html} if in_notebook() else {})}, raw=True)
             return
-        bundle = {"text/plain": text}
+        bundle: dict[str, Any] = {"text/plain": self._words()}
         if not self.runs:
-            bundle["text/html"] = html  # for readers without widgets; what runs gets its copy at its end
-        for kind, data in self.widget._repr_mimebundle_().items():
-            if kind != "text/plain":
-                bundle[kind] = data
+            bundle["text/html"] = self._static()[1]  # for readers without widgets; what runs gets its copy at its end
+        bundle[_WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
         display_id = uuid.uuid4().hex
         self._places.append(display_id)
         page().display(bundle, raw=True, display_id=display_id)
@@ -154,7 +171,7 @@ class View:
             self.freeze()
 
     def __repr__(self) -> str:
-        return self._static()[0]
+        return self._words()
 
     def freeze(self) -> None:
         """Puts a static copy of the present state wherever the view is shown. May be called again, from any thread."""
@@ -170,14 +187,13 @@ class View:
                 self.error = self.error or error
         if self._widget is not None and self.runs:
             _finished.append(self._widget)
-            while len(_finished) > _KEPT:
-                _close(_finished.popleft())
+            _tidy(_KEPT * 4)
 
     # --- running
 
     def _start(self) -> None:
         """Has the ticker look after it."""
-        _ticker.add(self)
+        _ticker.add(self, _tidy)
 
     def tick(self, now: float) -> bool:
         """Part of `_ticker.Ticking`."""
@@ -249,10 +265,16 @@ class View:
             raise
 
 
+def _tidy(most: int = _KEPT) -> None:
+    """Closes widgets of finished views but for the newest. A hundred messages each: best done when nothing is live."""
+    while len(_finished) > most:
+        _close(_finished.popleft())
+
+
 def _close(widget: Any) -> None:
-    """Closes a tree of widgets, with their layouts and styles."""
+    """Closes a tree of widgets, with their own layouts and styles."""
     for child in (*getattr(widget, "children", ()), getattr(widget, "style", None), getattr(widget, "layout", None)):
-        if hasattr(child, "close"):
+        if hasattr(child, "close") and all(child is not part for part in _shared.values()):
             _close(child)
     try:
         widget.close()

@@ -88,9 +88,8 @@ class Branch:
 
     def usage(self) -> str:
         """Its line of numbers."""
-        completion = self.stream.completion
-        if completion is not None:
-            return completion_usage(completion)
+        if (ending := self.stream._ending) is not None:
+            return completion_usage(ending)
         source, usage = self.source, self.stream.usage
         return usage_line(
             tokens=source.made,
@@ -210,8 +209,6 @@ class ExchangeView(View):
             if pane is None or branch is not self._here:
                 return 0
             over, messages = source.ended, 1
-            if over and source.tail:
-                pane.writer.rewrite_last(source.rows[-1])
             messages += pane.draw(source.rows, live=not over)
             state = branch.stream.state
             if source.made or over:
@@ -392,8 +389,8 @@ class ExchangeView(View):
 
     def _static(self) -> tuple[str, str]:
         branch = self._here
-        completion = branch.stream.completion
-        facts = completion_facts(completion) if completion is not None else []
+        ending = branch.stream._ending
+        facts = completion_facts(ending) if ending is not None else []
         others = [("answer", one.words) for one in self.branches if one is not branch]
         trouble = "" if branch.source.error is None else alarm(branch.source.error)
         html = static_html(

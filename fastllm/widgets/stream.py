@@ -1,7 +1,8 @@
 """A stream as it comes: shaded tokens, their alternatives, the numbers, and Stop.
 
 What is finished is sealed: every 14 kB become a part of their own that is sent once, and only the short rest is sent
-again with each update. So the bytes grow with the tokens and not with their square.
+again with each update. So the bytes grow with the tokens and not with their square. Tokens that come faster than
+anybody could point at them are written as plain runs, and get their alternatives in the copy that stays.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import sys
 import time
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from fastllm.display.escape import esc
 from fastllm.display.html import alert
+from fastllm.display.rows import Rows
 from fastllm.display.style import style_tag, wrap
 from fastllm.display.tokens import (
     Shade,
@@ -27,24 +29,24 @@ from fastllm.display.tokens import (
     usage_line,
     waiting_html,
 )
-from fastllm.display.writer import Row, TokenWriter
+from fastllm.display.writer import TokenWriter
 from fastllm.types import Completion, Token
 from fastllm.widgets._buttons import stop_button
 from fastllm.widgets._source import StreamSource
-from fastllm.widgets._ticker import Pace
-from fastllm.widgets._view import View, alarm, html_widget, in_notebook, stock
+from fastllm.widgets._ticker import Pace, live
+from fastllm.widgets._view import View, alarm, box_widget, html_widget, in_notebook
 
 if TYPE_CHECKING:
     from fastllm.stream import RequestHandle
 
-__all__ = ["CHUNK", "StreamPane", "TokenStreamView"]
+__all__ = ["StreamPane", "TokenStreamView"]
 
-CHUNK = 512  # tokens of a chunk, at most
 _CHUNK_BYTES = 14_000  # of a chunk: some 32 tokens that can be pointed at
-_FAST_TPS = 100.0  # nobody points at a token that goes by so fast
-_POINTED = 128  # these can be pointed at however fast they come: it is about what a static copy has room for
-_STATIC_BYTES = 60_000  # more than this of a static copy is not text that can be pointed at
+_FAST_CHUNK_BYTES = 28_000  # of one whose tokens cannot: to send it again costs less than another widget
+_POINTED_PER_S = 400.0  # tokens of all displays that can be pointed at while they come; those of faster ones at the end
 _GROUP = 32  # chunks in a box: a box names all its children whenever one is added
+_HINT = '<span class="flm1-hint">Point at a token, or Tab into the text and use the arrow keys.</span>'
+_CARET = '<span class="flm1-caret" aria-hidden="true"></span>'
 _BAR_S = 0.25  # between two looks at what happens before the first token
 _STATUS_S = 1.0  # a screen reader would be told more often otherwise
 
@@ -54,32 +56,25 @@ class StreamPane:
 
     Attributes:
         widget: A box.
-        writer: What makes tokens into HTML.
         drawn: Tokens that the page has.
+        tipped: The HTML of the first tokens, as far as all of them can be pointed at.
     """
 
     def __init__(self, writer: TokenWriter, *, tips: bool = True) -> None:
-        widgets = stock()
-        self.writer = writer
         self.drawn = 0
-        self._shared: dict[str, Any] = {}  # one layout and style for all pieces: fewer objects, fewer messages
-        self._tail = self._piece("")
-        self._shared = {"layout": self._tail.layout, "style": self._tail.style}
-        self._hint = self._piece(
-            '<span class="flm1-hint">Point at a token, or Tab into the text and use the arrow keys.</span>'
-            if tips
-            else ""
-        )
-        classes = ("flm1-text", "flm1-blkbox", *(["flm1-tips"] if tips else []))
-        self._text = widgets.Box([self._tail, self._hint], _dom_classes=classes)
-        self.widget = widgets.Box([self._text], _dom_classes=("flm1", "flm1-blkbox"))
+        self.tipped: list[str] = []
+        self._writer = writer
+        self._tips = tips
+        self._hint = _HINT if tips else ""
+        self._tail = html_widget(self._hint, "flm1-in")
+        self.widget = box_widget([self._tail], "flm1", "flm1-text", "flm1-blkbox", *(["flm1-tips"] if tips else []))
         self._boxes: list[Any] = []
+        self._pieces: list[str] = []  # of the rest: tokens, or runs of them
+        self._size = 0  # characters in these
         self._sealed = 0  # tokens in chunks
+        self._written = 0  # tokens in chunks and pieces
 
-    def _piece(self, value: str) -> Any:
-        return stock().HTML(value=value, _dom_classes=("flm1-in",), **self._shared)
-
-    def draw(self, rows: Sequence[Row], *, live: bool, fast: bool = False) -> int:
+    def draw(self, rows: Rows, *, live: bool, fast: bool = False) -> int:
         """Brings the page up to these tokens.
 
         Args:
@@ -90,32 +85,45 @@ class StreamPane:
         Returns:
             Messages sent, about.
         """
+        last = "" if not live or not rows else self._writer.one(rows[-1], tip=not fast)  # it may yet change
+        self._write(rows, len(rows) - (1 if live and rows else 0), fast=fast)
         messages = 0
-        parts = self.writer.parts
-        if not fast or len(parts) < _POINTED:
-            self.writer.write(rows[len(parts) : _POINTED if fast else None])
-        self.writer.write(rows[len(parts) :], plain=True)
-        end = len(rows) - 1  # the last may change: its end can let go of text
-        size = sum(map(len, parts[self._sealed :]))
-        if end - self._sealed >= CHUNK or (size >= (4 if fast else 1) * _CHUNK_BYTES and end > self._sealed):
-            sealed = self._piece(chunk_html(parts[self._sealed : end], self._sealed))
-            box = self._boxes[-1] if self._boxes and len(self._boxes[-1].children) < _GROUP else None
-            if box is None:
-                box = stock().Box([sealed], layout=self._tail.layout, _dom_classes=("flm1-in",))
-                self._boxes.append(box)
-                self._text.children = (*self._boxes, self._tail, self._hint)
-                messages += 3
-            else:
-                box.children = (*box.children, sealed)
-                messages += 2
-            self._sealed = end
-        caret = '<span class="flm1-caret" aria-hidden="true"></span>' if live else ""
-        rest = chunk_html(parts[self._sealed :], self._sealed) + caret
-        if rest != self._tail.value:
-            self._tail.value = rest
+        if self._size >= (_FAST_CHUNK_BYTES if fast else _CHUNK_BYTES):
+            messages += self._seal()
+        caret = _CARET if live else ""
+        count = len(rows) - self._sealed
+        rest = chunk_html([*self._pieces, last] if last else self._pieces, self._sealed, count)
+        if (value := rest + caret + self._hint) != self._tail.value:
+            self._tail.value = value
             messages += 1
         self.drawn = len(rows)
         return messages
+
+    def _write(self, rows: Rows, end: int, *, fast: bool) -> None:
+        start = self._written
+        if end <= start:
+            return
+        if self._tips and not fast:
+            fresh = self._writer.write(rows[start:end])
+            if len(self.tipped) == start:
+                self.tipped += fresh
+        else:
+            fresh = [html for html, _ in self._writer.runs(rows, start, end)]
+        self._pieces += fresh
+        self._size += sum(map(len, fresh))
+        self._written = end
+
+    def _seal(self) -> int:
+        """What is written gets a widget of its own, which is sent once."""
+        sealed = html_widget(chunk_html(self._pieces, self._sealed, self._written - self._sealed), "flm1-in")
+        self._pieces, self._size, self._sealed = [], 0, self._written
+        box = self._boxes[-1] if self._boxes and len(self._boxes[-1].children) < _GROUP else None
+        if box is not None:
+            box.children = (*box.children, sealed)
+            return 2
+        self._boxes.append(box_widget([sealed], "flm1-in"))
+        self.widget.children = (*self._boxes, self._tail)
+        return 3
 
 
 class TokenStreamView(View):
@@ -151,14 +159,16 @@ class TokenStreamView(View):
         config = stream.config
         self._shade: Shade = shade if config.logprobs is not None or shade == "cached" else "off"
         self._tips = tips
+        self._group = f"flm1-{uuid.uuid4().hex[:12]}"
         self._cancel_on_close = cancel_on_close
         self._source = StreamSource(stream)
         self._model = stream._ticket.model
         self._pace = Pace()
-        self._status_at = self._bar_at = 0.0
+        self._status_at = 0.0
         self._drawn_at = time.monotonic()
         self._pane: StreamPane | None = None
         self._status: Any = None
+        self._caption = ""  # how to interrupt the cell, if it blocks its kernel
         self._printer = None if in_notebook() else _Printer()
         self._closed = False
         self._start()
@@ -235,32 +245,24 @@ class TokenStreamView(View):
             return 0
         messages = 0
         if over or len(source.rows) != pane.drawn:
-            if over and source.tail:
-                pane.writer.rewrite_last(source.rows[-1])
             fresh, spent_s = len(source.rows) - pane.drawn, now - self._drawn_at
             self._drawn_at = now
-            messages += pane.draw(source.rows, live=not over, fast=fresh > _FAST_TPS * spent_s)
-        if over or now - self._status_at >= _STATUS_S:
+            messages += pane.draw(source.rows, live=not over, fast=fresh * live() > _POINTED_PER_S * spent_s)
+        if over or now - self._status_at >= (_STATUS_S if source.made else _BAR_S):
             self._status_at = now
             status = self._status_html(over=over)
             if status != self._status.value:
                 self._status.value = status
                 messages += 1
-        if (over or not source.made or self._waiting.value) and now - self._bar_at >= (0.0 if source.made else _BAR_S):
-            self._bar_at = now
-            bar = "" if over or source.made else self._waiting_html()
-            if bar != self._waiting.value:
-                self._waiting.value = bar
-                messages += 1
         if over:
             self._stop.disabled, self._stop.description = True, "Stopped" if self.stream.cancelled else "Done"
         return messages
 
-    def _writer(self, group: str | None = None) -> TokenWriter:
+    def _writer(self) -> TokenWriter:
         usage = self.stream.usage
         return TokenWriter(
             shade=self._shade,
-            group=group or f"flm1-{uuid.uuid4().hex[:12]}",
+            group=self._group,
             tips=self._tips,
             special_name=self._special_name,
             cached=usage.cached_tokens,
@@ -268,27 +270,21 @@ class TokenStreamView(View):
         )
 
     def _build(self) -> Any:
-        widgets = stock()
         self._pane = StreamPane(self._writer(), tips=self._tips)
         self._status = html_widget(self._status_html(over=self._source.ended), "flm1-blk")
-        self._waiting = html_widget("" if self._source.rows else self._waiting_html(), "flm1-blk")
         self._status_at = time.monotonic()
         self._stop = stop_button(
             self.cancel,
             tooltip="Cancels the request. If nothing happens while a cell runs, interrupt the kernel (I, I).",
-            layout=widgets.Layout(width="7em"),
         )
         style = html_widget(style_tag() + wrap(legend_html(self._shade), style=False), "flm1-blk")
         if self._source.rows:
             self._pane.draw(self._source.rows, live=not self._source.ended)
-        head = widgets.HBox([style, self._stop], layout=widgets.Layout(justify_content="space-between"))
-        self._caption = html_widget("", "flm1-blk")
         # Stop stands still while the text grows.
-        return widgets.VBox([head, self._caption, self._waiting, self._pane.widget, self._status])
+        return box_widget([style, self._stop, self._pane.widget, self._status], "flm1-view")
 
     def _blocks(self, caption: str) -> None:
-        if caption and self._widget is not None:
-            self._caption.value = wrap(f'<p class="flm1-dim">{esc(caption)}</p>', style=False)
+        self._caption = caption
 
     def _special_name(self, token_id: int) -> str:
         return self._model.tokenizer.decode([token_id])
@@ -298,9 +294,8 @@ class TokenStreamView(View):
         return "" if error is None else alarm(error)
 
     def _usage(self) -> str:
-        completion = self.stream.completion
-        if completion is not None:
-            return completion_usage(completion)
+        if (ending := self.stream._ending) is not None:
+            return completion_usage(ending)
         source, usage = self._source, self.stream.usage
         whole, recent = source.speeds
         return usage_line(
@@ -320,7 +315,9 @@ class TokenStreamView(View):
         about = f'class="flm1-use" role="status" aria-live="polite" title="{esc(self._settings())}"'
         line = f"<div {about}>{esc(self._usage())}</div>"
         table = table_html(self._source.rows, max_bytes=20_000) if over and not self._places else ""
-        return wrap(f"{trouble}{line}{table}", style=False)
+        waiting = "" if over or self._source.made else self._waiting_html()
+        caption = f'<p class="flm1-dim">{esc(self._caption)}</p>' if self._caption and not over else ""
+        return wrap(f"{waiting}{trouble}{line}{table}{caption}", style=False)
 
     def _waiting_html(self) -> str:
         """What happens before the first token: its place in the queue, or how much of the prompt is read."""
@@ -340,8 +337,8 @@ class TokenStreamView(View):
     def _facts(self) -> list[tuple[str, object]]:
         from fastllm import _core
 
-        info, completion = self._model.info, self.stream.completion
-        facts = completion_facts(completion) if completion is not None else []
+        info, ending = self._model.info, self.stream._ending
+        facts = completion_facts(ending) if ending is not None else []
         return [
             *facts,
             ("weights", info.dtype if info.quant is None else info.quant),
@@ -350,16 +347,14 @@ class TokenStreamView(View):
             ("fastllm", _core.__version__),
         ]
 
+    def _words(self) -> str:
+        trouble = f"\n{self._alarm()}" if self._alarm() else ""
+        return f"{self._source.text}\n[{self._usage()}]{trouble}"
+
     def _static(self) -> tuple[str, str]:
         rows, usage = self._source.rows, self._usage()
-        writer = self._pane.writer if self._pane is not None and self._shade != "cached" else None
-        if writer is None:  # not drawn yet; or what came from the cache is known only now
-            writer = self._writer()
-        parts = [] if not self._tips else writer.parts[: writer.tipped]
-        if self._tips and len(parts) < len(rows) and sum(map(len, parts)) < _STATIC_BYTES:
-            more = self._writer(writer.group)
-            more.write(rows[len(parts) : len(parts) + CHUNK])
-            parts += more.parts
+        # What came from the cache is known only now.
+        known = self._pane.tipped if self._pane is not None and self._shade != "cached" else []
         html = static_html(
             rows,
             usage=usage if self._source.ended else f"{usage} · not ended when this copy was made",
@@ -369,11 +364,10 @@ class TokenStreamView(View):
             special_name=self._special_name,
             cached=self.stream.usage.cached_tokens,
             prompt_tokens=self.stream.usage.prompt_tokens,
-            parts=parts,
+            parts=known,
+            group=self._group,
         )
-        text = self._source.text
-        trouble = f"\n{self._alarm()}" if self._alarm() else ""
-        return f"{text}\n[{usage}]{trouble}", html
+        return self._words(), html
 
 
 class _Printer:
@@ -385,11 +379,11 @@ class _Printer:
         tty = sys.stdout.isatty()
         self._quiet, self._plain = ("\x1b[2m", "\x1b[0m") if tty else ("", "")
 
-    def print_to(self, rows: Sequence[Row], usage: str | None, trouble: str) -> None:
+    def print_to(self, rows: Rows, usage: str | None, trouble: str) -> None:
         if self._closed:
             return
         out = sys.stdout
-        out.write("".join(row[1] for row in rows[self._printed :]))
+        out.write(rows.text(self._printed))
         self._printed = len(rows)
         if usage is not None:
             self._closed = True

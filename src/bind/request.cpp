@@ -1,9 +1,10 @@
-// Request: take() builds the Python records; nothing else converts per token.
+// Request: take() builds the Python records, take_records() keeps them native.
 
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include "bind/engine_handle.h"
+#include "bind/records.h"
 
 namespace fastllm::bind {
 
@@ -12,27 +13,22 @@ namespace {
 using engine::Finish;
 using engine::TokenEvent;
 
-py::tuple top_of(const engine::Vocab& vocab, const std::vector<sampling::TopLogprob>& top) {
-  py::tuple entries(top.size());
-  for (std::size_t i = 0; i < top.size(); ++i) {
-    entries[i] = py::make_tuple(top[i].id, text_of(engine::decode_utf8(vocab.bytes(top[i].id))), top[i].logprob);
-  }
-  return entries;
-}
-
 py::list take(RequestHandle& self, py::ssize_t limit) {
   self.engine().check_not_forked("take");
   std::vector<TokenEvent> events;
   self.engine().hub().take(self.request(), limit < 0 ? static_cast<std::size_t>(-1) : static_cast<std::size_t>(limit),
                            events);
   py::list tokens(events.size());
-  for (std::size_t i = 0; i < events.size(); ++i) {
-    const TokenEvent& event = events[i];
-    const py::object logprob = event.has_logprob ? py::object(py::float_(event.logprob)) : py::object(py::none());
-    tokens[i] = py::make_tuple(event.id, text_of(event.text), py::bytes(event.bytes), event.index, logprob,
-                               top_of(*self.engine().vocab(), event.top), event.special, event.time_s);
-  }
+  for (std::size_t i = 0; i < events.size(); ++i) tokens[i] = row_of(*self.engine().vocab(), events[i]);
   return tokens;
+}
+
+TokenRecords take_records(RequestHandle& self) {
+  self.engine().check_not_forked("take_records");
+  TokenRecords records;
+  self.engine().hub().take(self.request(), static_cast<std::size_t>(-1), records.events);
+  records.vocab = self.engine().vocab();
+  return records;
 }
 
 py::object finish_of(RequestHandle& self) {
@@ -128,6 +124,7 @@ RequestHandle::~RequestHandle() {
 }
 
 void bind_request(py::module_& m) {
+  bind_records(m);
   py::class_<RequestHandle>(m, "Request")
       .def_property_readonly("id", [](const RequestHandle& self) { return self.request().id; })
       .def_property_readonly("state",
@@ -148,6 +145,7 @@ void bind_request(py::module_& m) {
           "want", [](const RequestHandle& self, std::int64_t count) { self.engine().want(self.shared(), count); },
           py::arg("count"))
       .def("take", &take, py::arg("limit") = -1)
+      .def("take_records", &take_records)
       .def(
           "wait",
           [](RequestHandle& self, double timeout_s) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import time
 
@@ -32,7 +33,10 @@ def plain(html: str) -> str:
 
 def shown(view: ExchangeView) -> str:
     pane = view._pane
-    return plain("".join(child.value for box in pane._boxes for child in box.children) + pane._tail.value)
+    return plain(
+        "".join(child.value for box in pane._boxes for child in box.children)
+        + pane._tail.value.removesuffix(pane._hint)
+    )
 
 
 def test_a_token_is_exchanged_and_the_answer_goes_on(wire: Wire) -> None:
@@ -135,20 +139,21 @@ def test_places_in_the_queue_are_told(wire: Wire) -> None:
         assert urgent.queue_position == 0
         assert first.queue_position is None
         view = fastllm.show(waiting[1])
-        until(lambda: "2 requests go before this one, 4 in the queue" in view._waiting.value)
+        until(lambda: "2 requests go before this one, 4 in the queue" in view._status.value)
         urgent.cancel()
-        until(lambda: "1 request goes before this one" in view._waiting.value)
+        until(lambda: "1 request goes before this one" in view._status.value)
         first.cancel()
         view.result()
-        until(lambda: view._waiting.value == "")
+        until(lambda: "3 tok" in view._status.value)
+        assert "before this one" not in view._status.value
         assert waiting[1].queue_position is None
 
 
 def test_prefill_shows_how_far_it_is(wire: Wire) -> None:
     with null_model(step_us=60_000, prefill_chunk=16) as model:
         view = fastllm.show(model.stream("a" * 400, max_new_tokens=2))
-        until(lambda: re.search(r"reading the prompt: [1-9]\d* of 400 tokens", view._waiting.value) is not None)
-        assert 'role="progressbar"' in view._waiting.value
+        until(lambda: re.search(r"reading the prompt: [1-9]\d* of 400 tokens", view._status.value) is not None)
+        assert 'role="progressbar"' in view._status.value
         view.cancel()
         view.result()
 
@@ -212,9 +217,12 @@ def test_a_stream_that_is_too_fast_keeps_its_alternatives_for_the_copy(wire: Wir
         view = fastllm.show(model.stream("a", max_new_tokens=1500, logprobs=5))
         done = view.result()
         assert len(done.tokens[1400].top) == 5
-        live = "".join(child.value for box in view._pane._boxes for child in box.children)
-        assert live.count("data-tip") < 1000, "what goes by too fast is written plainly"
-        assert "data-tip" in live
+        sealed = "".join(child.value for box in view._pane._boxes for child in box.children)
+        live = sealed + view._pane._tail.value
+        assert live.count("data-tip") < 200, "what goes by too fast is written plainly"
+        assert done.text[600:630] in html.unescape(re.sub(r"<[^>]*>", "", live)).translate(
+            {0x2400 + code: code for code in range(32)} | {0x2421: 127}
+        )
         frozen = wire.final_html()
         assert frozen.count("data-tip") > 60
         assert len(frozen.encode()) <= 100_000

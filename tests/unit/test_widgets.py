@@ -41,7 +41,7 @@ def model() -> Iterator[Model]:
 
 
 def test_updates_are_few_and_bytes_grow_with_the_tokens(wire: Wire, model: Model) -> None:
-    def run(tokens: int) -> tuple[int, int, float]:
+    def run(tokens: int, model: Model) -> tuple[int, int, float]:
         wire.messages.clear()
         stream = model.stream("a", max_new_tokens=tokens, logprobs=5)
         view = fastllm.show(stream)
@@ -52,10 +52,14 @@ def test_updates_are_few_and_bytes_grow_with_the_tokens(wire: Wire, model: Model
         span = live[-1][0] - live[0][0]
         return len(live), wire.bytes, span
 
-    count, small, span = run(1000)
+    count, size, span = run(1000, model)
     assert count <= 12 * span + 8, f"{count} messages in {span:.2f} s"
-    _, large, _ = run(4000)
-    assert large <= 4 * small * 1.3, f"{small} bytes for 1000 tokens, {large} for 4000"
+    assert size <= 1000 * 150
+    with null_model(step_us=200) as fast:
+        for tokens in (4000, 16_000):  # each token once, and with every update one open chunk again
+            count, size, span = run(tokens, fast)
+            assert count <= 12 * span + 8, f"{count} messages in {span:.2f} s"
+            assert size <= 60 * tokens + 32_000 * count, f"{size} bytes for {tokens} tokens in {count} messages"
 
 
 def test_first_and_last_are_drawn_at_once(wire: Wire) -> None:
@@ -127,14 +131,14 @@ def test_shown_after_the_end_it_is_static(wire: Wire, model: Model) -> None:
 
 def test_one_that_ends_while_it_is_put_on_the_page_is_shown_as_ended(wire: Wire, model: Model) -> None:
     view = widgets.TokenStreamView(model.stream("a", max_new_tokens=30))
-    look = view._static
+    look = view._words
 
-    def slow_look() -> tuple[str, str]:
+    def slow_look() -> str:
         found = look()
         until(lambda: view.done)
         return found
 
-    view._static = slow_look  # type: ignore[method-assign]
+    view._words = slow_look  # type: ignore[method-assign]
     view.show()
     assert "not ended" not in wire.displays[-1][1]["text/html"]
     assert "30 tok" in wire.displays[-1][1]["text/html"]
