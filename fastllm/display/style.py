@@ -55,12 +55,13 @@ height:calc(var(--f-tip,9.6em) - 8px);
 overflow:hidden;margin:0;padding:5px 9px;border:1px solid var(--f-line);border-radius:5px;background:var(--f-up);
 font:12.5px/1.45 var(--jp-code-font-family,ui-monospace,Menlo,Consolas,monospace);white-space:pre;color:var(--f-fg);
 unicode-bidi:isolate;direction:ltr;text-align:left;pointer-events:none}
-.flm1 .flm1-hint{color:var(--f-dim);white-space:normal}
+.flm1 .flm1-hint{color:var(--f-dim);white-space:normal;background:none;border-color:transparent;padding-inline:0}
 .flm1 .flm1-k:after{display:none;content:attr(data-tip)}
 .flm1 .flm1-k:has(input:checked):after{display:block;z-index:1}
 .flm1 .flm1-k:focus-within:after{display:block;z-index:2}
 .flm1 .flm1-k:hover:after{display:block;z-index:3}
-.flm1 .flm1-sp{border:1px solid var(--f-dim);border-radius:4px;padding:0 3px;font-size:12px;color:var(--f-dim)}
+.flm1 .flm1-sp{border:1px solid var(--f-dim);border-radius:4px;padding:0 3px;font-size:12px;color:var(--f-dim);
+white-space:nowrap}
 .flm1 mark{background:var(--f-s7);color:var(--f-on);border-radius:2px}
 .flm1-list select{font-family:var(--jp-code-font-family,ui-monospace,Menlo,Consolas,monospace)!important;
 font-size:12.5px!important}

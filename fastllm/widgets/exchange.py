@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastllm.display.escape import esc, visible
@@ -85,6 +85,13 @@ class Branch:
     def made(self) -> list[Row]:
         """Its output."""
         return [row for row in self.source.rows if row[3] >= 0]
+
+    def choices(self, at: int) -> Sequence[tuple[int, str, float]]:
+        """What stood to choose at a place. Where a token was exchanged, that is what its parent had there."""
+        made = self.made
+        if at < len(made) and made[at][5]:
+            return made[at][5]
+        return self.parent.choices(at) if self.parent is not None and at <= self.at else ()
 
     def usage(self) -> str:
         """Its line of numbers."""
@@ -247,15 +254,16 @@ class ExchangeView(View):
             self._where.value = wrap('<p class="flm1-dim">Pick a token to see what stood to choose.</p>', style=False)
             return
         row = made[at]
-        options = [(_choice(id_ == row[0], text, math.exp(logprob)), id_) for id_, text, logprob in row[5]]
-        other = next((id_ for id_, _, _ in row[5] if id_ != row[0]), None)
+        stood = self._here.choices(at)
+        options = [(_choice(id_ == row[0], text, math.exp(logprob)), id_) for id_, text, logprob in stood]
+        other = next((id_ for id_, _, _ in stood if id_ != row[0]), None)
         self._quietly(self._others, options, other)
         self._number(self._at, at, len(made))
         self._number(self._pick, self._others.index or 0, len(options))
         before = "".join(entry[1] for entry in made[:at])[-_AROUND:]
         after = "".join(entry[1] for entry in made[at + 1 : at + 40])[:_AROUND]
         said = f"<p>… {esc(before)}<mark>{esc(row[1]) or '(no text)'}</mark>{esc(after)} …</p>"
-        if not row[5]:
+        if not stood:
             said += '<p class="flm1-dim">No alternatives were kept: ask with logprobs=5, or write a token.</p>'
         self._where.value = wrap(said, style=False)
 

@@ -284,7 +284,7 @@ class TokenStreamView(View):
         return box_widget([style, self._stop, self._pane.widget, self._status], "flm1-view")
 
     def _blocks(self, caption: str) -> None:
-        self._caption = caption
+        self._caption, self._status_at = caption, 0.0
 
     def _special_name(self, token_id: int) -> str:
         return self._model.tokenizer.decode([token_id])

@@ -60,6 +60,9 @@ def test_a_token_is_exchanged_and_the_answer_goes_on(wire: Wire) -> None:
         until(lambda: shown(view) == "bcdqrstu")
         assert view.branches[0].stream.completion.text == "bcdefghi"
         assert "“q” instead of “e”" in view._which.options[1][0]
+        until(lambda: len(view._tokens.options) == 8)
+        view._tokens.value = 3  # where the exchanged token stands: what its parent had to choose from
+        assert [value for _, value in view._others.options] == [other.id for other in stream.tokens[3].top]
         view._which.value = 0
         assert shown(view) == "bcdefghi"
         view._which.value = 1
