@@ -28,6 +28,7 @@ class QuantError:
         cosine: Of the angle between both, as vectors.
         sqnr_db: Signal to noise, in decibel.
         worst_rows: (row, its relative error), five of them.
+        not_finite: Places that were left out because a value there is NaN or infinite.
     """
 
     max_abs: float
@@ -36,10 +37,11 @@ class QuantError:
     cosine: float
     sqnr_db: float
     worst_rows: tuple[tuple[int, float], ...]
+    not_finite: int = 0
 
 
 def quant_error(original: npt.NDArray[Any], approximate: npt.NDArray[Any]) -> QuantError:
-    """Errors of an approximation, in float64.
+    """Errors of an approximation, in float64. Places where either is NaN or infinite are left out, and counted.
 
     Args:
         original: [rows, columns].
@@ -55,6 +57,9 @@ def quant_error(original: npt.NDArray[Any], approximate: npt.NDArray[Any]) -> Qu
             actual=approximate.shape,
         )
     truth, came = original.astype(np.float64), approximate.astype(np.float64)
+    finite = np.isfinite(truth) & np.isfinite(came)
+    count = int(finite.sum())
+    truth, came = np.where(finite, truth, 0.0), np.where(finite, came, 0.0)
     wrong = came - truth
     signal, noise = float((truth**2).sum()), float((wrong**2).sum())
     norms = np.sqrt(signal) * float(np.sqrt((came**2).sum()))
@@ -62,11 +67,12 @@ def quant_error(original: npt.NDArray[Any], approximate: npt.NDArray[Any]) -> Qu
     order = np.argsort(-rows, kind="stable")[:5]
     return QuantError(
         max_abs=float(np.abs(wrong).max(initial=0.0)),
-        mean_abs=float(np.abs(wrong).mean()) if wrong.size else 0.0,
+        mean_abs=float(np.abs(wrong).sum() / count) if count else 0.0,
         relative=float(np.sqrt(noise / signal)) if signal else 0.0,
         cosine=float((truth * came).sum() / norms) if norms else 1.0,
         sqnr_db=float(10 * np.log10(signal / noise)) if noise and signal else float("inf"),
         worst_rows=tuple((int(row), float(rows[row])) for row in order),
+        not_finite=wrong.size - count,
     )
 
 
@@ -95,6 +101,8 @@ def quant_html(
         ("mean error", short(error.mean_abs)), ("relative error (Frobenius)", short(error.relative)),
         ("cosine", f"{error.cosine:.6f}"), ("SQNR", f"{error.sqnr_db:.1f} dB"),
     ]  # fmt: skip
+    if error.not_finite:
+        rows.append(("left out, not finite", str(error.not_finite)))
     if error_bound is not None:
         held = "held" if error.max_abs <= error_bound else "NOT HELD"
         rows.insert(2, ("promised bound", f"{short(error_bound)}, {held}"))

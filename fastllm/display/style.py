@@ -34,6 +34,7 @@ font-size:12.5px}
 .flm1 table.flm1-t th,.flm1 table.flm1-t td{padding:2px 8px;border:0;border-bottom:1px solid var(--f-line);
 text-align:start;vertical-align:top;color:inherit;background:none;max-width:48em;overflow-wrap:anywhere}
 .flm1 table.flm1-t th{font-weight:500;color:var(--f-dim)}
+.flm1 table.flm1-t th[scope=col]{white-space:nowrap}
 .flm1 table.flm1-t td.n{text-align:end;white-space:pre}
 .flm1 .flm1-dim{color:var(--f-dim)}
 .flm1 .flm1-bad{color:var(--f-bad);font-weight:600}

@@ -425,3 +425,10 @@ def test_quantisation_errors_are_exact() -> None:
     assert (same.max_abs, same.sqnr_db) == (0.0, math.inf)
     with pytest.raises(ShapeError, match=r"\[16, 32\]"):
         quant_error(truth, came[:3])
+    holed, other = truth.copy(), came.copy()
+    holed[3, 4], other[5, 6] = np.nan, np.inf
+    error = quant_error(holed, other)
+    kept = np.delete(wrong.ravel(), [3 * 32 + 4, 5 * 32 + 6])
+    assert error.not_finite == 2
+    assert error.max_abs == np.abs(kept).max()
+    assert error.mean_abs == pytest.approx(np.abs(kept).mean())
