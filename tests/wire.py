@@ -35,7 +35,9 @@ class Wire:
 
     def final_html(self) -> str:
         """What the last frozen copy says."""
-        return next(str(bundle["text/html"]) for _, bundle, update in reversed(self.displays) if update)
+        return next(
+            str(bundle["text/html"]) for _, bundle, update in reversed(self.displays) if update and bundle["text/html"]
+        )
 
 
 class _Comm(comm.base_comm.BaseComm):

@@ -130,11 +130,13 @@ def freeze(notebook: dict[str, Any], folder: str) -> dict[str, Any]:
         if cell["cell_type"] != "code":
             continue
         outputs: list[dict[str, Any]] = []
-        for output in cell["outputs"]:
+        for output, behind in zip(cell["outputs"], [*cell["outputs"][1:], {}], strict=True):
             output.pop("transient", None)
             if "data" in output:
-                output["data"].pop(_WIDGET, None)
+                live = output["data"].pop(_WIDGET, None)
                 output["metadata"] = {}
+                if live is not None and "flm1-copy" in _joined(behind.get("data", {}).get("text/html", "")):
+                    continue  # its copy follows
                 if not output["data"]:
                     continue
             before = outputs[-1] if outputs else {}

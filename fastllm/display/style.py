@@ -56,7 +56,7 @@ height:calc(var(--f-tip,9.6em) - 8px);
 overflow:hidden;margin:0;padding:5px 9px;border:1px solid var(--f-line);border-radius:5px;background:var(--f-up);
 font:12.5px/1.45 var(--jp-code-font-family,ui-monospace,Menlo,Consolas,monospace);white-space:pre;color:var(--f-fg);
 unicode-bidi:isolate;direction:ltr;text-align:left;pointer-events:none}
-.flm1 .flm1-hint{color:var(--f-dim);white-space:normal;background:none;border-color:transparent;padding-inline:0}
+.flm1 .flm1-hint{color:var(--f-dim);white-space:normal}
 .flm1 .flm1-k:after{display:none;content:attr(data-tip)}
 .flm1 .flm1-k:has(input:checked):after{display:block;z-index:1}
 .flm1 .flm1-k:focus-within:after{display:block;z-index:2}
@@ -97,6 +97,9 @@ width:auto!important;max-width:100%!important;margin:0!important}
 .flm1-view{display:grid!important;grid-template-columns:1fr auto;gap:0 8px;overflow:visible!important}
 .flm1-view>*{grid-column:1/-1;min-width:0}
 .flm1-view>:nth-child(1){grid-column:1}.flm1-view>:nth-child(2){grid-column:2;width:7em}
+.jp-OutputArea-child:has(.flm1-live)+.jp-OutputArea-child:has(.flm1-copy){display:none}
+.jp-OutputArea-child:has(>[data-mime-type*=widget-view]):not(:has(.flm1-live)):has(+.jp-OutputArea-child .flm1-copy)
+{display:none}
 .flm1-blkbox{display:block!important;overflow:visible!important;height:auto!important;width:auto!important}
 """
 

@@ -2,6 +2,10 @@
 
 A widget that is loaded again without its kernel reads "model not found". So each place where a view is shown has a
 display id, and when the view is over that place gets plain HTML, which is what is saved, exported and read later.
+
+A view that is never over, such as a panel, has its copy beside it from the beginning, renewed when the view changed.
+The stylesheet hides the copy while the widget lives, and the widget's place when it does not: what is saved at any time
+can be read without a kernel.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import threading
+import time
 import uuid
 import weakref
 from collections import deque
@@ -24,6 +29,7 @@ __all__ = ["View", "alarm", "box_widget", "common", "freeze_all", "html_widget",
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _HEARTBEAT_S = 0.2
+_STILL_S = 0.7  # without a change, before a copy is renewed
 _KEPT = 16  # widgets of finished views that stay open, for pages that cannot take a frozen copy
 _finished: deque[Any] = deque()
 _shared: dict[str, Any] = {}
@@ -98,7 +104,7 @@ class View:
         widget: The ipywidgets tree; made when first needed.
         frozen: Whether the static copy has taken its place.
         error: What broke it, or the request behind it.
-        runs: Whether it ends by itself. One that does not is frozen by `freeze`, or when the kernel ends.
+        runs: Whether it ends by itself. One that does not has a copy beside it until `freeze`, or the kernel's end.
     """
 
     runs = True
@@ -109,6 +115,8 @@ class View:
         self._widget: Any = None
         self._stop: Any = None  # the button, if it has one
         self._places: list[str] = []
+        self._copies: list[str] = []  # places beside these, of a view that does not end
+        self._copier = _Copier(self)
         self._cell: object = None  # that show() put it below
         self._lock = threading.RLock()
         self._done = threading.Event()
@@ -143,6 +151,8 @@ class View:
         with self._lock:
             if self._widget is None:
                 self._widget = self._build()
+                if not self.runs:
+                    self._widget.add_class("flm1-live")
             return self._widget
 
     def show(self) -> None:
@@ -159,16 +169,26 @@ class View:
             text, html = self._static()
             page().display({"text/plain": text, **({"text/html": html} if in_notebook() else {})}, raw=True)
             return
-        bundle: dict[str, Any] = {"text/plain": self._words()}
-        if not self.runs:
-            bundle["text/html"] = self._static()[1]  # for readers without widgets; what runs gets its copy at its end
-        bundle[_WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
+        words = self._words()
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
         display_id = uuid.uuid4().hex
         self._places.append(display_id)
-        page().display(bundle, raw=True, display_id=display_id)
+        page().display({"text/plain": words, _WIDGET: view}, raw=True, display_id=display_id)
+        if not self.runs:
+            self._copies.append(f"{display_id}-copy")
+            page().display(self._copy(), raw=True, display_id=self._copies[-1])
         _shown.add(self)
         if self.done and self.runs:  # meanwhile
             self.freeze()
+
+    def _copy(self) -> dict[str, str]:
+        """The present state for readers without a kernel."""
+        return {"text/plain": "", "text/html": f'<div class="flm1-copy">{self._static()[1]}</div>'}
+
+    def _touch(self) -> None:
+        """What is shown has changed: the copy beside it follows in a moment. From any thread."""
+        if self._copies:
+            self._copier.call()
 
     def __repr__(self) -> str:
         return self._words()
@@ -178,16 +198,21 @@ class View:
         with self._lock:
             text, html = self._static()
             places, self._places = self._places, []
+            copies, self._copies = self._copies, []
             self.frozen = True
         for display_id in places:
-            bundle = {"text/plain": text, "text/html": html}
-            try:
-                page().update_display(bundle, raw=True, display_id=display_id)
-            except Exception as error:  # the place is gone; the view's own state still tells all
-                self.error = self.error or error
+            self._put(display_id, {"text/plain": text, "text/html": html})
+        for display_id in copies:
+            self._put(display_id, {"text/plain": "", "text/html": ""})
         if self._widget is not None and self.runs:
             _finished.append(self._widget)
             _tidy(_KEPT * 4)
+
+    def _put(self, display_id: str, bundle: dict[str, str]) -> None:
+        try:
+            page().update_display(bundle, raw=True, display_id=display_id)
+        except Exception as error:  # the place is gone; the view's own state still tells all
+            self.error = self.error or error
 
     # --- running
 
@@ -263,6 +288,41 @@ class View:
             if on_interrupt is not None:
                 on_interrupt()
             raise
+
+
+class _Copier:
+    """Renews the copies of a view when it has been still for a moment. Looked after by the ticker."""
+
+    def __init__(self, view: View) -> None:
+        self._view = weakref.ref(view)
+        self._due = 0.0
+        self._called = False
+        self._lock = threading.Lock()
+
+    def call(self) -> None:
+        with self._lock:
+            self._due = time.monotonic() + _STILL_S
+            fresh, self._called = not self._called, True
+        if fresh:
+            _ticker.add(self)
+
+    def tick(self, now: float) -> bool:
+        """Part of `_ticker.Ticking`."""
+        with self._lock:
+            if now < self._due:
+                return True
+            self._called = False
+        view = self._view()
+        if view is not None:
+            try:
+                with view._lock:
+                    bundle, copies = view._copy(), list(view._copies)
+            except Exception as error:
+                view.error = view.error or error
+                return False
+            for display_id in copies:
+                view._put(display_id, bundle)
+        return False
 
 
 def _tidy(most: int = _KEPT) -> None:

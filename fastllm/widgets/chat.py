@@ -212,6 +212,7 @@ class ChatPanel(View):
         """Shows the conversation as it stands; without the answer that the pane shows."""
         if self._history is None:
             return
+        self._root._touch()
         path = self.chat.path
         shown = path[:-1] if without_last else path
         html = conversation_html(shown, alternatives=self._alternatives(), style=False)

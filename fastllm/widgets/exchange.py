@@ -179,6 +179,7 @@ class ExchangeView(View):
             self._say("")
             self._new_pane()
             self._drawn(self._here, time.monotonic(), whole=True)
+            self._touch()
             self._quietly(self._which, [(f"{i + 1}: {one.words}", i) for i, one in enumerate(self.branches)], index)
             self._which.layout.display = "" if len(self.branches) > 1 else "none"
 
@@ -277,6 +278,7 @@ class ExchangeView(View):
             self._quiet = False
 
     def _ended(self, branch: Branch) -> None:
+        self._touch()
         if branch is self.branches[0] and not self._done.is_set():
             self._done.set()
             while self._when_done:

@@ -80,6 +80,7 @@ class AttentionView(View):
                     self._out.value = self._html(style=False)
                 except Exception as error:  # a layer that was not captured, say
                     self._out.value = wrap(alert(alarm(error)), style=False)
+            self._touch()
 
         for control in controls.values():
             control.observe(moved, names="value")
@@ -128,6 +129,7 @@ class LensView(View):
             self._last, self._ranks = last.value, ranks.value
             with self._lock:
                 self._out.value = self._html(style=False)
+            self._touch()
 
         last.observe(moved, names="value")
         ranks.observe(moved, names="value")

@@ -144,3 +144,4 @@ class SamplingLab(View):
         if self._out is not None:
             with self._lock:
                 self._out.value = self._html(style=False)
+            self._touch()

@@ -195,6 +195,38 @@ def test_a_token_is_exchanged_by_mouse_and_by_keyboard(
     shot(page.locator(".jp-OutputArea-child").first, "exchange-branches")
 
 
+def test_a_panel_that_is_never_over_is_saved_with_its_copy(
+    open_notebook: Callable[..., Any], shot: Callable[..., None]
+) -> None:
+    cells = [
+        DEMO,
+        "stream = model.stream('Why is the sky blue?', seed=3, logprobs=5, max_new_tokens=40)\n"
+        "view = fastllm.show(stream, exchange=True)\n_ = await view",
+        LAB,
+    ]
+    notebook = open_notebook(cells, "ipykernel7")
+    for _ in cells:
+        notebook.run_next()
+    page = notebook.page
+    page.locator(".flm1-live select").first.wait_for()
+    page.locator(".flm1-live svg rect.b").first.wait_for()
+    assert not any(copy.is_visible() for copy in page.locator(".flm1-copy").all()), "beside the widget"
+    page.locator(".flm1-live .noUi-handle").first.focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowLeft")
+    page.wait_for_function("() => document.querySelectorAll('.flm1-copy')[1].innerHTML.includes('temperature 0.5')")
+    saved = notebook.save()
+    assert "widgets" not in saved["metadata"]
+    notebook.jupyter.end_kernels()
+    page.reload()
+    page.locator(".flm1-copy").first.wait_for(timeout=60_000)
+    said = page.locator(".jp-Notebook").inner_text()
+    assert "The sky is blue" in said
+    assert "temperature 0.5" in said
+    assert "model not found" not in said.lower()
+    shot(page, "copies-reloaded")
+
+
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 def test_a_gallery_in_both_themes(
     open_notebook: Callable[..., Any], axe: Callable[..., list[str]], shot: Callable[..., None], theme: str

@@ -76,6 +76,29 @@ def test_a_token_is_exchanged_and_the_answer_goes_on(wire: Wire) -> None:
         assert "instead of “b”" in plain(wire.final_html())
 
 
+def test_a_copy_follows_what_is_shown(wire: Wire) -> None:
+    """What a page saves at any time can be read without a kernel."""
+
+    def copies() -> list[tuple[str, str, bool]]:
+        found = [(where, bundle.get("text/html", ""), renewed) for where, bundle, renewed in wire.displays]
+        return [entry for entry in found if "flm1-copy" in entry[1]]
+
+    with null_model(step_us=500) as model:
+        view = fastllm.show(model.stream("a", max_new_tokens=8, logprobs=5), exchange=True)
+        place = copies()[0][0]
+        live = [bundle for _, bundle, _ in wire.displays if "application/vnd.jupyter.widget-view+json" in bundle]
+        assert len(live) == 1
+        assert "text/html" not in live[0], "both would be shown by a reader that has no widgets"
+        until(lambda: "bcdefghi" in plain(copies()[-1][1]))
+        view.exchange(3, "q")
+        until(lambda: "bcdqrstu" in plain(copies()[-1][1]))
+        assert all(entry == (place, entry[1], True) for entry in copies()[1:]), "one place, renewed"
+        assert len(copies()) <= 5
+        view.freeze()
+        assert wire.displays[-1] == (place, {"text/plain": "", "text/html": ""}, True)
+        assert "bcdqrstu" in plain(wire.displays[-2][1]["text/html"])
+
+
 def test_what_cannot_be_exchanged_is_said(wire: Wire) -> None:
     with null_model(step_us=500) as model:
         view = fastllm.show(model.stream("a", max_new_tokens=4), exchange=True)
