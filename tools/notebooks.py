@@ -130,7 +130,7 @@ def freeze(notebook: dict[str, Any], folder: str) -> dict[str, Any]:
         if cell["cell_type"] != "code":
             continue
         outputs: list[dict[str, Any]] = []
-        for output, behind in zip(cell["outputs"], [*cell["outputs"][1:], {}], strict=True):
+        for output, behind in zip(cell["outputs"], [*cell["outputs"][1:], {}], strict=False):
             output.pop("transient", None)
             if "data" in output:
                 live = output["data"].pop(_WIDGET, None)

@@ -98,7 +98,7 @@ width:auto!important;max-width:100%!important;margin:0!important}
 .flm1-view>*{grid-column:1/-1;min-width:0}
 .flm1-view>:nth-child(1){grid-column:1}.flm1-view>:nth-child(2){grid-column:2;width:7em}
 .jp-OutputArea-child:has(.flm1-live)+.jp-OutputArea-child:has(.flm1-copy){display:none}
-.jp-OutputArea-child:has(>[data-mime-type*=widget-view]):not(:has(.flm1-live)):has(+.jp-OutputArea-child .flm1-copy)
+.jp-OutputArea-child:has(>.jupyter-widgets):not(:has(.flm1-live)):has(+.jp-OutputArea-child .flm1-copy)
 {display:none}
 .flm1-blkbox{display:block!important;overflow:visible!important;height:auto!important;width:auto!important}
 """
