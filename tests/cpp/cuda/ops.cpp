@@ -10,69 +10,14 @@
 
 #include "check.h"
 #include "core/error.h"
-#include "device/backend.h"
+#include "gpu.h"
 #include "quant/encode.h"
 
 namespace {
 
 using namespace fastllm;
-using core::DType;
+using namespace fastllm::test;
 using core::Shape;
-using core::Tensor;
-using device::View;
-
-std::shared_ptr<device::Backend> gpu() {
-  static const std::shared_ptr<device::Backend> backend = []() -> std::shared_ptr<device::Backend> {
-    try {
-      return device::open_device("cuda:0");
-    } catch (const core::Error& error) {
-      std::printf("SKIPPED: %s\n", error.what());
-      return nullptr;
-    }
-  }();
-  return backend;
-}
-
-device::Backend& cpu() {
-  static const auto backend = device::open_device("cpu");
-  return *backend;
-}
-
-std::mt19937& random_bits() {
-  static std::mt19937 bits = [] {
-    const unsigned seed = std::random_device{}();
-    std::printf("seed %u\n", seed);
-    return std::mt19937(seed);
-  }();
-  return bits;
-}
-
-View view(const Tensor& t) {
-  return {t.data(), t.dtype(), t.shape(), t.strides()};
-}
-
-Tensor convert(const Tensor& t, DType dtype) {
-  Tensor out = Tensor::empty(dtype, t.shape());
-  if (t.dtype() == DType::f32 && dtype == DType::f8_e4m3) {  // the CPU's copy takes a microsecond for each
-    for (std::int64_t i = 0; i < t.numel(); ++i) {
-      const float x = t.as<float>()[i];
-      out.as<std::uint8_t>()[i] = std::isnan(x) ? std::uint8_t{0x7f} : quant::to_e4m3(x);
-    }
-    return out;
-  }
-  if (t.dtype() == DType::f8_e4m3 && dtype == DType::f32) {
-    for (std::int64_t i = 0; i < t.numel(); ++i) {
-      const std::uint8_t code = t.as<std::uint8_t>()[i];
-      out.as<float>()[i] = (code & 0x7f) == 0x7f ? std::numeric_limits<float>::quiet_NaN() : quant::from_e4m3(code);
-    }
-    return out;
-  }
-  const View in[] = {view(t)};
-  const View to[] = {view(out)};
-  const device::Op op = device::Copy{};
-  cpu().run({op, in, to}, nullptr);
-  return out;
-}
 
 // Random values that `dtype` holds exactly, as float32 and as dtype.
 struct Pair {
@@ -96,18 +41,6 @@ Tensor integers(std::vector<std::int32_t> values) {
 
 double tolerance(DType dtype) {
   return dtype == DType::f32 ? 2e-5 : dtype == DType::f16 ? 2e-3 : 1.2e-2;
-}
-
-// ||a - b|| / ||b||; NaN when anything is.
-double distance(const Tensor& a, const Tensor& b) {
-  double difference = 0.0;
-  double size = 1e-30;
-  for (std::int64_t i = 0; i < a.numel(); ++i) {
-    const double d = double(a.as<float>()[i]) - double(b.as<float>()[i]);
-    difference += d * d;
-    size += double(b.as<float>()[i]) * double(b.as<float>()[i]);
-  }
-  return std::sqrt(difference / size);
 }
 
 Tensor poisoned(DType dtype, Shape shape) {

@@ -9,54 +9,13 @@
 
 #include "check.h"
 #include "core/error.h"
-#include "device/backend.h"
+#include "gpu.h"
 #include "quant/format.h"
 
 namespace {
 
 using namespace fastllm;
-using core::DType;
-using core::Tensor;
-using device::View;
-
-std::shared_ptr<device::Backend> gpu() {
-  static const std::shared_ptr<device::Backend> backend = []() -> std::shared_ptr<device::Backend> {
-    try {
-      return device::open_device("cuda:0");
-    } catch (const core::Error& error) {
-      std::printf("SKIPPED: %s\n", error.what());
-      return nullptr;
-    }
-  }();
-  return backend;
-}
-
-device::Backend& cpu() {
-  static const auto backend = device::open_device("cpu");
-  return *backend;
-}
-
-std::mt19937& random_bits() {
-  static std::mt19937 bits = [] {
-    const unsigned seed = std::random_device{}();
-    std::printf("seed %u\n", seed);
-    return std::mt19937(seed);
-  }();
-  return bits;
-}
-
-View view(const Tensor& t) {
-  return {t.data(), t.dtype(), t.shape(), t.strides()};
-}
-
-Tensor convert(const Tensor& t, DType dtype) {
-  Tensor out = Tensor::empty(dtype, t.shape());
-  const View in[] = {view(t)};
-  const View to[] = {view(out)};
-  const device::Op op = device::Copy{};
-  cpu().run({op, in, to}, nullptr);
-  return out;
-}
+using namespace fastllm::test;
 
 // Random numbers that bfloat16 holds, `lean` off the middle; now and then a row of zeros.
 Tensor random_bf16(core::Shape shape, float scale, float lean = 0.0f) {
@@ -65,17 +24,6 @@ Tensor random_bf16(core::Shape shape, float scale, float lean = 0.0f) {
   for (std::int64_t i = 0; i < raw.numel(); ++i) raw.as<float>()[i] = normal(random_bits());
   if (shape[0] > 5) std::fill_n(raw.as<float>() + 5 * shape[1], shape[1], 0.0f);
   return convert(raw, DType::bf16);
-}
-
-double distance(const Tensor& a, const Tensor& b) {
-  double difference = 0.0;
-  double size = 1e-30;
-  for (std::int64_t i = 0; i < a.numel(); ++i) {
-    const double d = double(a.as<float>()[i]) - double(b.as<float>()[i]);
-    difference += d * d;
-    size += double(b.as<float>()[i]) * double(b.as<float>()[i]);
-  }
-  return std::sqrt(difference / size);
 }
 
 // One product on both devices; the CPU's weight is what the codes stand for, in float32, and so are its inputs where

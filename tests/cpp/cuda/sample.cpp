@@ -8,9 +8,8 @@
 #include <vector>
 
 #include "check.h"
-#include "core/error.h"
-#include "device/backend.h"
 #include "device/host_sampler.h"
+#include "gpu.h"
 #include "sampling/device_rows.h"
 
 namespace {
@@ -19,33 +18,14 @@ using namespace fastllm;
 using device::SampledRow;
 using sampling::DeviceRows;
 using sampling::SamplingParams;
+using test::gpu;
+using test::random_bits;
 using Tokens = std::vector<std::int32_t>;
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
-std::shared_ptr<device::Backend> gpu() {
-  static const std::shared_ptr<device::Backend> backend = []() -> std::shared_ptr<device::Backend> {
-    try {
-      return device::open_device("cuda:0");
-    } catch (const core::Error& error) {
-      std::printf("SKIPPED: %s\n", error.what());
-      return nullptr;
-    }
-  }();
-  return backend;
-}
-
-std::mt19937& bits() {
-  static std::mt19937 engine = [] {
-    const unsigned seed = std::random_device{}();
-    std::printf("   seed %u\n", seed);
-    return std::mt19937(seed);
-  }();
-  return engine;
-}
-
 int below(int n) {
-  return static_cast<int>(bits()() % static_cast<unsigned>(n));
+  return static_cast<int>(random_bits()() % static_cast<unsigned>(n));
 }
 
 std::vector<float> random_rows(int rows, int vocab) {
@@ -54,7 +34,7 @@ std::vector<float> random_rows(int rows, int vocab) {
     const int kind = below(8);
     std::vector<float> row(static_cast<std::size_t>(vocab));
     std::normal_distribution<float> normal(0.0f, kind == 0 ? 0.05f : kind == 1 ? 12.0f : 2.5f);
-    for (float& x : row) x = normal(bits());
+    for (float& x : row) x = normal(random_bits());
     if (kind == 2) {
       for (float& x : row) x = std::round(x);
     }
@@ -88,7 +68,7 @@ SamplingParams random_params(int vocab) {
   if (sometimes(5)) params.no_repeat_ngram = 1 + below(3);
   if (sometimes(3)) params.logprobs = below(20);
   if (sometimes(2)) params.logprobs_mode = sampling::LogprobsMode::sampled;
-  params.seed = bits()();
+  params.seed = random_bits()();
   return params;
 }
 
@@ -188,7 +168,7 @@ TEST("what a sampling of 128256 logits a row costs") {
   const auto on_device = gpu()->allocate(std::size_t{256} * vocab * sizeof(float));
   std::vector<float> row(vocab);
   std::normal_distribution<float> normal(0.0f, 3.0f);
-  for (float& x : row) x = normal(bits());
+  for (float& x : row) x = normal(random_bits());
   for (int r = 0; r < 256; ++r) {
     gpu()->copy_in(static_cast<float*>(on_device->data()) + std::ptrdiff_t{r} * vocab, row.data(),
                    vocab * sizeof(float));
