@@ -18,7 +18,7 @@ __all__ = ["UPDATES_PER_S", "Pace", "Ticking", "add", "live"]
 
 LOOKS_PER_S = 30
 UPDATES_PER_S = 12
-SHARE = 0.01
+SHARE = 0.005
 MAX_GAP_S = 0.5
 
 
