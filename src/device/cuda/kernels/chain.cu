@@ -5,7 +5,7 @@
 //
 // A block takes units of 16 rows of W, every gridDim.x-th; its warps take tiles of a unit along K in turn and add their
 // sums in their order, through shared memory. The tokens lie in registers as fragments of the products' right operand,
-// fetched once a product. A norm costs nothing of its own: its weight is multiplied into what the product before leaves for
+// fetched once a product. A norm is no step of its own: its weight is multiplied into what the product before leaves for
 // this one, its factor into the sums on their way out. No result depends on the other tokens.
 //
 // Blocks meet nowhere. A result goes to memory, as its op says, and to the exchange, where it is its own signal: a pair of
@@ -38,7 +38,7 @@ constexpr int kMostStages = 16;
 constexpr int kParts = 4;  // units whose sums wait to be finished
 constexpr int kPartBytes = kParts * kWarps * 512;
 constexpr int kShared = kRingBytes + kPartBytes;
-// Of a thread: so many that a block of decode attention finds room beside the chain, and is there when the chain ends.
+// Of a thread: so few that by their number a block of decode attention, which has 128 too, fits beside (not traced yet).
 [[maybe_unused]] constexpr int kRegisters = 128;
 [[maybe_unused]] constexpr int kHeld = 64;  // registers of a thread that hold tokens
 [[maybe_unused]] constexpr std::uint32_t kAbsent = 0xffffffffu;
